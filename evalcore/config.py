@@ -1,0 +1,256 @@
+"""What is asked for: one evaluation of one checkpoint, from a suite, options and dotted overrides.
+
+>>> config = load_config("tiny", checkpoint="ckpt/step-1500", overrides=["inference.temperature=0.6"])
+>>> [str(b) for b in config.benchmarks], config.inference.temperature
+(['tiny-arithmetic:8'], 0.6)
+
+Later wins: suite file, then options, then dotted overrides. A setting left out everywhere falls to the
+benchmark's own (``generation:`` in its YAML) and then to the defaults of ``Sampling``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from evalcore import include
+from evalcore.errors import ConfigError
+
+_T = TypeVar("_T", bound=BaseModel)
+
+ServerType = Literal["embedded", "vllm", "sglang", "trtllm", "openai"]
+"""Who answers: started by us on a free port, or (``openai``) anything OpenAI-compatible at an address."""
+
+
+class Settings(BaseModel):
+    """Base of everything a user writes: an unknown key is an error, and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BenchmarkRun(Settings):
+    """``gsm8k:8``: eight samples of each problem, after a greedy answer. ``gsm8k:0`` is greedy alone.
+
+    samples None: as many as the benchmark's YAML says.
+    """
+
+    name: str
+    samples: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        name, colon, samples = text.strip().rpartition(":")
+        if not colon:
+            return cls(name=text.strip())
+        if not re.fullmatch(r"\d{1,6}", samples) or not name:
+            raise ConfigError(
+                f"benchmark {text.strip()!r}: samples must be a whole number from 0, as in gsm8k:8"
+            )
+        return cls(name=name, samples=int(samples))
+
+    def __str__(self) -> str:
+        return self.name if self.samples is None else f"{self.name}:{self.samples}"
+
+
+def parse_benchmarks(text: str) -> tuple[BenchmarkRun, ...]:
+    """``"gsm8k:4,aime24:64"`` as a tuple; ConfigError on samples below 0 or a benchmark named twice."""
+    runs = tuple(BenchmarkRun.parse(part) for part in text.split(",") if part.strip())
+    names = [run.name for run in runs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"benchmark named twice: {', '.join(sorted(twice))}")
+    return runs
+
+
+def _benchmarks(value: object) -> object:
+    if isinstance(value, str):
+        return parse_benchmarks(value)
+    if isinstance(value, list | tuple):
+        return parse_benchmarks(",".join(map(str, value)))
+    return value
+
+
+class Inference(Settings):
+    """Sampling settings a user may set; None leaves it to the benchmark and then to ``Sampling``.
+
+    Names are NeMo-Skills' (``inference.temperature``, ``inference.tokens_to_generate``).
+    """
+
+    endpoint: Literal["chat", "completions"] | None = None
+    temperature: float | None = Field(None, ge=0, le=5)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    tokens_to_generate: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=0)
+    stop: tuple[str, ...] | None = None
+
+
+class Sampling(Settings):
+    """The settings an answer was sampled with, complete. top_k 0: no limit. Greedy answers use temperature 0."""
+
+    endpoint: Literal["chat", "completions"] = "chat"
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 0
+    tokens_to_generate: int = 2048
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def resolve(cls, *layers: Inference) -> Sampling:
+        """Merge layers, the first that sets a field wins."""
+        merged: dict[str, Any] = {}
+        for layer in reversed(layers):
+            merged |= layer.model_dump(exclude_none=True)
+        return cls(**merged)
+
+
+class Server(Settings):
+    """The inference server. With an address nothing is started; ``openai`` needs one.
+
+    model: the name to ask for (default: the first that ``/v1/models`` lists).
+    args: passed on to the server as they are. start_timeout: seconds until it answers a completion.
+    """
+
+    type: ServerType = "embedded"
+    address: str | None = None
+    model: str | None = None
+    gpus: int = Field(1, ge=0)
+    args: tuple[str, ...] = ()
+    start_timeout: float = Field(1800, gt=0)
+    api_key_env: str = "OPENAI_API_KEY"
+
+    @model_validator(mode="after")
+    def _openai_needs_an_address(self) -> Self:
+        if self.type == "openai" and not self.address:
+            raise ValueError("server.type=openai needs server.address=http://host:port/v1")
+        return self
+
+
+class Client(Settings):
+    """How the server is asked. concurrency counts samples in flight; request_timeout is a deadline in s."""
+
+    concurrency: int = Field(512, ge=1)
+    request_timeout: float = Field(3600, gt=0)
+    max_retries: int = Field(8, ge=0)
+    group_samples: bool = True
+
+
+class Judge(Settings):
+    """The judge model: an OpenAI-compatible endpoint. Without a model nothing is judged."""
+
+    model: str | None = None
+    address: str = "https://api.openai.com/v1"
+    prompt: str = "judge/math"
+    tokens_to_generate: int = Field(1024, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    api_key_env: str = "OPENAI_API_KEY"
+    client: Client = Client(concurrency=64, request_timeout=600)
+
+
+class Wandb(Settings):
+    """Where the numbers go. mode None: online when a key is there, else offline; ``disabled`` sends nothing."""
+
+    project: str = "checkpoint-evaluation"
+    entity: str | None = None
+    mode: Literal["online", "offline", "disabled"] | None = None
+
+
+class EvalConfig(Settings):
+    """One evaluation of one checkpoint.
+
+    checkpoint: a folder; None when ``server.address`` serves the model already.
+    convert_to: format and dtype the server gets (``hf``, ``hf:bfloat16``); see ``evalcore.convert``.
+    max_problems: the first so many problems of each benchmark, for a quick look.
+    num_jobs: inference servers to share the benchmarks between; -1 is one for each benchmark.
+    """
+
+    checkpoint: str | None = None
+    training_run: str | None = None
+    step: int | None = Field(None, ge=0)
+    benchmarks: Annotated[tuple[BenchmarkRun, ...], BeforeValidator(_benchmarks), Field(min_length=1)]
+    results: str = "results"
+    split: str | None = None
+    prompt: str | None = None
+    skip_greedy: bool = False
+    max_problems: int | None = Field(None, ge=1)
+    num_jobs: int = Field(-1, ge=-1)
+    convert_to: str = "hf"
+    inference: Inference = Inference()
+    server: Server = Server()
+    client: Client = Client()
+    judge: Judge = Judge()
+    wandb: Wandb = Wandb()
+
+    @model_validator(mode="after")
+    def _something_to_ask(self) -> Self:
+        if not self.checkpoint and not self.server.address:
+            raise ValueError("give a checkpoint, or server.address of a server that runs already")
+        return self
+
+
+def load_config(suite: str | None = None, *, overrides: Sequence[str] = (), **options: Any) -> EvalConfig:
+    """Suite file, then options (those that are not None; nested mappings allowed), then dotted overrides.
+
+    Raises:
+        ConfigError: unknown suite, unknown key (lists the valid ones), or a value out of range.
+    """
+    layers: list[Any] = []
+    try:
+        if suite:
+            layers.append(OmegaConf.load(include.find("suites", suite)))
+        layers.append(OmegaConf.create(_without_none(options)))
+        layers.append(_parse_overrides(overrides))
+        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"settings: {str(error).splitlines()[0]}") from error
+    assert isinstance(merged, dict)
+    merged.pop("description", None)  # a suite's own line for people
+    return validated(EvalConfig, {str(k): v for k, v in merged.items()}, "settings")
+
+
+def validated(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
+    """Build a settings model; the first thing wrong becomes one line that lists the valid names."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        message = f"{where}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}"
+        if first["type"] == "extra_forbidden":
+            message = f"{where}: unknown key {key!r}; valid: {', '.join(_valid_keys(kind, first['loc']))}"
+        elif "input" in first and isinstance(first["input"], str | int | float):
+            message += f" (got {first['input']!r})"
+        raise ConfigError(message) from error
+
+
+def _valid_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location[:-1]:
+        field = kind.model_fields.get(str(part))
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            break
+        kind = nested
+    return sorted(kind.model_fields)
+
+
+def _parse_overrides(overrides: Sequence[str]) -> Any:
+    for override in overrides:
+        # `++a.b=c` and `+a.b=c` are how Hydra's users write the same thing.
+        if not re.match(r"\+{0,2}[A-Za-z_][\w.]*=", override):
+            raise ConfigError(
+                f"override {override!r}: expected key.name=value, as in inference.temperature=0.6"
+            )
+    return OmegaConf.from_dotlist([override.lstrip("+") for override in overrides])
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in options.items()
+        if value is not None
+    }

@@ -1,0 +1,45 @@
+"""Where the YAML files of ``include/`` are: prompts, benchmarks and suites.
+
+``find("benchmarks", "gsm8k")`` is a path; looked for in the folders of ``EVALCORE_INCLUDE`` (separated
+by ``:``), so that a team can add its own beside ours, then in the include folder this package came with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from evalcore.errors import ConfigError
+
+
+def folders(kind: str) -> list[Path]:
+    """The existing folders that hold files of a kind (``prompts``, ``benchmarks``, ``suites``), first wins."""
+    package = Path(__file__).resolve().parent
+    own = [Path(p) for p in os.environ.get("EVALCORE_INCLUDE", "").split(os.pathsep) if p]
+    # An installed wheel carries include/ inside the package; a checkout has it beside the package.
+    roots = [*own, package / "include", package.parent / "include"]
+    return [root / kind for root in roots if (root / kind).is_dir()]
+
+
+def names(kind: str) -> list[str]:
+    """The names there are of a kind, sorted: ``generic/math`` for ``prompts/generic/math.yaml``."""
+    return sorted({name for name, _ in _files(kind)})
+
+
+def find(kind: str, name: str) -> Path:
+    """The YAML file of a name, or of a path that ends in ``.yaml``; ConfigError lists the valid names."""
+    if name.endswith((".yaml", ".yml")):
+        if Path(name).is_file():
+            return Path(name)
+        raise ConfigError(f"{kind.removesuffix('s')} {name}: no such file")
+    for known, file in _files(kind):
+        if known == name:
+            return file
+    raise ConfigError(f"unknown {kind.removesuffix('s')} {name!r}; valid: {', '.join(names(kind))}")
+
+
+def _files(kind: str) -> Iterator[tuple[str, Path]]:
+    for folder in folders(kind):
+        for file in sorted(folder.rglob("*.yaml")):
+            yield file.relative_to(folder).with_suffix("").as_posix(), file
