@@ -10,18 +10,30 @@ benchmark's own (``generation:`` in its YAML) and then to the defaults of ``Samp
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from evalcore import include
 from evalcore.errors import ConfigError
 
 _T = TypeVar("_T", bound=BaseModel)
+_UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 ServerType = Literal["embedded", "vllm", "sglang", "trtllm", "openai"]
 """Who answers: started by us on a free port, or (``openai``) anything OpenAI-compatible at an address."""
@@ -31,6 +43,10 @@ class Settings(BaseModel):
     """Base of everything a user writes: an unknown key is an error, and nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_overrides(self) -> list[str]:
+        """The dotted overrides that make these settings from nothing: what a command line of them carries."""
+        return list(_flatten(self.model_dump(mode="json", exclude_defaults=True)))
 
 
 class BenchmarkRun(Settings):
@@ -186,10 +202,16 @@ class EvalConfig(Settings):
     judge: Judge = Judge()
     wandb: Wandb = Wandb()
 
+    @field_serializer("benchmarks")
+    def _benchmarks_as_text(self, runs: tuple[BenchmarkRun, ...]) -> str:
+        return ",".join(map(str, runs))
+
     @model_validator(mode="after")
     def _something_to_ask(self) -> Self:
-        if not self.checkpoint and not self.server.address:
-            raise ValueError("give a checkpoint, or server.address of a server that runs already")
+        if not self.checkpoint and not (self.server.address and self.server.model):
+            raise ValueError(
+                "give a checkpoint, or server.address and server.model of a server that runs already"
+            )
         return self
 
 
@@ -199,18 +221,20 @@ def load_config(suite: str | None = None, *, overrides: Sequence[str] = (), **op
     Raises:
         ConfigError: unknown suite, unknown key (lists the valid ones), or a value out of range.
     """
-    layers: list[Any] = []
-    try:
-        if suite:
-            layers.append(OmegaConf.load(include.find("suites", suite)))
-        layers.append(OmegaConf.create(_without_none(options)))
-        layers.append(_parse_overrides(overrides))
-        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"settings: {str(error).splitlines()[0]}") from error
-    assert isinstance(merged, dict)
+    layers = [OmegaConf.create(_without_none(options)), _parse_overrides(overrides)]
+    if suite:
+        layers.insert(0, _load_yaml(include.find("suites", suite)))
+    merged = _merge(*layers)
     merged.pop("description", None)  # a suite's own line for people
-    return validated(EvalConfig, {str(k): v for k, v in merged.items()}, "settings")
+    return validated(EvalConfig, merged, "settings")
+
+
+def section(kind: type[_T], name: str, overrides: Sequence[str], **options: Any) -> _T:
+    """The settings of one section alone: options, then overrides such as ``judge.client.concurrency=8``."""
+    if wrong := [o for o in overrides if not o.lstrip("+").startswith(f"{name}.")]:
+        raise ConfigError(f"override {wrong[0]!r}: expected {name}.key=value")
+    parsed = _merge(_parse_overrides(overrides))
+    return validated(kind, _without_none(options) | parsed.get(name, {}), name)
 
 
 def validated(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
@@ -245,7 +269,46 @@ def _parse_overrides(overrides: Sequence[str]) -> Any:
             raise ConfigError(
                 f"override {override!r}: expected key.name=value, as in inference.temperature=0.6"
             )
-    return OmegaConf.from_dotlist([override.lstrip("+") for override in overrides])
+    try:
+        return OmegaConf.from_dotlist([override.lstrip("+") for override in overrides])
+    except _UNREADABLE as error:
+        raise ConfigError(f"overrides {' '.join(overrides)}: {_one_line(error)}") from error
+
+
+def _load_yaml(file: Path) -> Any:
+    try:
+        return OmegaConf.load(file)
+    except (OSError, *_UNREADABLE) as error:
+        raise ConfigError(f"{file}: {_one_line(error)}") from error
+
+
+def _merge(*layers: Any) -> dict[str, Any]:
+    try:
+        # Interpolation stays text: ``${oc.env:…}`` would carry a secret into manifests and logs.
+        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=False)
+    except _UNREADABLE as error:
+        raise ConfigError(f"settings: {_one_line(error)}") from error
+    if not isinstance(merged, dict):
+        raise ConfigError("settings: expected names and values, not a list")
+    return {str(key): value for key, value in merged.items()}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif (
+            isinstance(value, str)
+            and re.fullmatch(r"[\w/.:,@+=-]+", value)
+            and yaml.safe_load(value) == value
+        ):
+            yield f"{prefix}{key}={value}"
+        else:
+            yield f"{prefix}{key}={json.dumps(value)}"  # JSON is YAML, which overrides are read as
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+# Every target creates and reuses .venv; the second time that takes no time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Airflow imports a thousand modules in each of its processes: without bytecode that is minutes.
+unexport PYTHONDONTWRITEBYTECODE
+# A mirror set up for pip serves uv too.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-fast lint format bench bench-client bench-serve lock tiny clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## create .venv from the lock (every other target does it too)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	  "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12 ..." % v)'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@# uv is one package of the lock; it installs the others, checked against their hashes, in seconds.
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
+	@echo "Installing the pinned packages into $(VENV) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(UV) sync -q --require-hashes --compile-bytecode requirements.lock
+	@$(UV) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(INSTALLED) ## evaluate two real tiny checkpoints through the real Airflow DAG, print their tables
+	@$(BIN)/python include/demo/demo.py
+
+up: $(INSTALLED) ## Airflow with its UI, these DAGs in it; Ctrl-C stops it
+	@$(BIN)/python include/demo/standalone.py
+
+test: lint ## all tests, those on the real Airflow included
+	$(BIN)/pytest
+
+test-fast: $(INSTALLED) ## the tests that take under a minute together
+	$(BIN)/pytest -m "not slow and not e2e"
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: bench-client bench-serve ## every benchmark
+
+bench-client: $(INSTALLED) ## our client, plain AsyncOpenAI and lm-eval on one loopback server
+	$(BIN)/python tests/bench/client.py
+
+bench-serve: $(INSTALLED) ## the embedded server against what one core can decode
+	$(BIN)/python tests/bench/serve.py
+
+lock: $(INSTALLED) ## resolve requirements.lock anew from pyproject.toml
+	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate --upgrade --extra airflow --extra hub --extra wandb --extra dev pyproject.toml -o requirements.lock
+
+tiny: ## train the tiny checkpoints again (needs torch and transformers; see include/tiny/train.py)
+	$(PYTHON) include/tiny/train.py
+
+clean: ## remove .venv, Airflow's folder and caches; results stay
+	rm -rf $(VENV) .venv-bench .airflow .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,121 @@
+"""plan: the commands that make up one evaluation, each of which can be run by hand or by any backend.
+
+>>> print(plan(load_config("tiny", checkpoint="ckpt/step-1500")).render())
+evalcore convert checkpoint=/data/ckpt/step-1500 benchmarks=tiny-arithmetic:8
+evalcore generate checkpoint=/data/ckpt/step-1500 benchmarks=tiny-arithmetic:8
+evalcore grade results/ckpt/step-1500/tiny-arithmetic
+…
+
+This is the dry run too: everything that can be wrong with the request is found here, before a job starts.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalcore.benchmarks import load_benchmark
+from evalcore.config import EvalConfig
+from evalcore.convert import TARGETS
+from evalcore.errors import ConfigError
+from evalcore.manifest import checkpoint_info
+from evalcore.prompts import load_prompt
+
+Command = list[str]
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """The commands that follow a benchmark's generations. judge None: nothing to judge, or no judge model."""
+
+    name: str
+    folder: str
+    grade: Command
+    judge: Command | None
+    summarize: Command
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The commands of one evaluation; those of ``generate`` may run side by side, each with its own server.
+
+    folder: ``<results>/<run>/<checkpoint>``, which holds a folder for each benchmark.
+    track None: W&B is disabled.
+    """
+
+    folder: str
+    convert: Command
+    generate: list[Command]
+    benchmarks: list[BenchmarkPlan]
+    track: Command | None
+
+    def commands(self) -> list[Command]:
+        """Every command, in an order in which they can be run one after the other."""
+        scoring = [
+            command
+            for benchmark in self.benchmarks
+            for command in (benchmark.grade, benchmark.judge, benchmark.summarize)
+            if command
+        ]
+        return [self.convert, *self.generate, *scoring, *([self.track] if self.track else [])]
+
+    def render(self) -> str:
+        """The commands as shell lines."""
+        return "\n".join(map(shlex.join, self.commands()))
+
+
+def plan(config: EvalConfig) -> Plan:
+    """Check a config against what is there, and lay out its commands.
+
+    Raises:
+        ConfigError, BenchmarkError, CheckpointError: what is unknown, missing or out of range.
+    """
+    # Jobs run in folders of their own, so that paths must not depend on where the plan was made.
+    config = _with_absolute_paths(config)
+    checkpoint = checkpoint_info(config)
+    if config.convert_to not in TARGETS:
+        raise ConfigError(f"convert_to: unknown target {config.convert_to!r}; valid: {', '.join(TARGETS)}")
+    folder = checkpoint.folder(config.results)
+    benchmarks = []
+    for run in config.benchmarks:
+        benchmark = load_benchmark(run.name)
+        load_prompt(config.prompt or benchmark.prompt)
+        results = str(folder / benchmark.name)
+        judge = [f"judge.{o}" for o in config.judge.to_overrides()] if config.judge.model else []
+        benchmarks.append(
+            BenchmarkPlan(
+                name=benchmark.name,
+                folder=results,
+                grade=["evalcore", "grade", results],
+                judge=["evalcore", "judge", results, *judge] if judge and benchmark.judge else None,
+                summarize=["evalcore", "summarize", results],
+            )
+        )
+    if config.judge.model:
+        load_prompt(config.judge.prompt)
+    wandb = [f"wandb.{o}" for o in config.wandb.to_overrides()]
+    return Plan(
+        folder=str(folder),
+        convert=["evalcore", "convert", *config.to_overrides()],
+        generate=[["evalcore", "generate", *part.to_overrides()] for part in _jobs(config)],
+        benchmarks=benchmarks,
+        track=None if config.wandb.mode == "disabled" else ["evalcore", "track", str(folder), *wandb],
+    )
+
+
+def _jobs(config: EvalConfig) -> list[EvalConfig]:
+    """The config split over ``num_jobs`` inference servers, benchmarks dealt round."""
+    runs = config.benchmarks
+    count = len(runs) if config.num_jobs < 1 else min(config.num_jobs, len(runs))
+    return [config.model_copy(update={"benchmarks": runs[i::count]}) for i in range(count)]
+
+
+def _with_absolute_paths(config: EvalConfig) -> EvalConfig:
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    update: dict[str, object] = {"results": absolute(config.results)}
+    if config.checkpoint:
+        update["checkpoint"] = absolute(config.checkpoint)
+    return config.model_copy(update=update)

@@ -1,0 +1,96 @@
+"""A checkpoint counts when it is complete, and says what is missing when it is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_folder import write_checkpoint
+
+from evalcore.checkpoints import check_complete, digest, load_checkpoint, path_component
+from evalcore.errors import CheckpointError
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_complete_checkpoint(tmp_path: Path, shards: int) -> None:
+    folder = write_checkpoint(tmp_path / "run-a" / "iter_0001500", shards)
+    checkpoint = load_checkpoint(folder)
+    assert (checkpoint.run, checkpoint.name, checkpoint.step) == ("run-a", "iter_0001500", 1500)
+    assert load_checkpoint(folder, run="other run", step=7).run == "other-run"
+    assert load_checkpoint(folder, step=7).step == 7
+
+
+def test_every_truncation_of_the_weights_is_noticed(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "ckpt")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for length in range(len(whole)):
+        weights.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+            check_complete(folder)
+    weights.write_bytes(whole + b"x")
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        check_complete(folder)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            lambda f: (f / "model-00002-of-00002.safetensors").unlink(),
+            "1 of 2 shards missing, first model-00002",
+        ),
+        (lambda f: (f / "model.safetensors.index.json").unlink(), "no weights; expected"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{"), "unreadable index"),
+        (lambda f: (f / "config.json").unlink(), "no config.json"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, harm, message: str) -> None:  # type: ignore[no-untyped-def]
+    folder = write_checkpoint(tmp_path / "ckpt", shards=2)
+    harm(folder)
+    with pytest.raises(CheckpointError, match=message):
+        check_complete(folder)
+
+
+def test_an_index_cannot_point_outside_or_at_a_tensor_that_is_not_there(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "ckpt", shards=2)
+    index = folder / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    index.write_text(json.dumps({"weight_map": {"a.weight": "../../etc/passwd"}}))
+    with pytest.raises(CheckpointError, match="lies outside the checkpoint"):
+        check_complete(folder)
+    content["weight_map"]["ghost"] = content["weight_map"]["a.weight"]
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="tensor ghost is not in"):
+        check_complete(folder)
+
+
+def test_no_such_folder() -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_checkpoint(Path("/nowhere/step-1"))
+
+
+def test_the_digest_follows_weights_and_tokenizer_and_nothing_else(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "ckpt")
+    first = digest(folder)
+    (folder / "training.json").write_text("{}")
+    (folder / "DONE").touch()
+    assert digest(folder) == first
+    (folder / "tokenizer.json").write_text("{}")
+    second = digest(folder)
+    assert second != first
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert digest(folder) != second
+
+
+@pytest.mark.parametrize("name", ["", "..", "/", "  "])
+def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot be used as a folder name"):
+        path_component(name, "training run")
+
+
+def test_a_hostile_name_stays_one_component() -> None:
+    assert path_component("../../etc/$(reboot)", "run") == "..-..-etc-reboot"

@@ -1,0 +1,104 @@
+"""Settings: who wins, and what a user is told when something is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from evalcore.config import (
+    BenchmarkRun,
+    EvalConfig,
+    Inference,
+    Judge,
+    Sampling,
+    load_config,
+    parse_benchmarks,
+    section,
+)
+from evalcore.errors import ConfigError
+
+
+def test_later_layers_win() -> None:
+    config = load_config(
+        "tiny",
+        checkpoint="ckpt",
+        benchmarks="tiny-arithmetic:2",
+        inference={"temperature": 0.5, "top_p": None},
+        overrides=["++inference.temperature=0.6", "client.concurrency=7"],
+    )
+    assert config.benchmarks == (BenchmarkRun(name="tiny-arithmetic", samples=2),)
+    assert (config.inference.temperature, config.inference.top_p) == (0.6, None)
+    assert config.client.concurrency == 7
+
+
+def test_sampling_falls_from_the_user_to_the_benchmark_to_the_default() -> None:
+    user, benchmark = Inference(temperature=0.0), Inference(temperature=1.0, tokens_to_generate=64)
+    sampling = Sampling.resolve(user, benchmark)
+    assert (sampling.temperature, sampling.tokens_to_generate, sampling.top_p) == (0.0, 64, 0.95)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"checkpoint": "/ckpt/step 1", "benchmarks": "gsm8k:0,aime24"},
+        {"checkpoint": "c", "benchmarks": "a", "training_run": "001500", "skip_greedy": True},
+        {"checkpoint": "c", "benchmarks": "a:1", "inference": {"stop": ["\n\n", "Q: {x}", "a=b"], "seed": 3}},
+        {"benchmarks": "a", "server": {"type": "openai", "address": "http://h:1/v1", "model": "null"}},
+        {"checkpoint": "c", "benchmarks": "a", "server": {"type": "vllm", "args": ["--max-model-len", "8"]}},
+    ],
+)
+def test_overrides_rebuild_the_config(settings: dict[str, object]) -> None:
+    config = EvalConfig.model_validate(settings)
+    assert load_config(overrides=config.to_overrides()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gsm8k:-1", "samples must be a whole number from 0"),
+        ("gsm8k:x", "samples must be a whole number from 0"),
+        (":4", "samples must be a whole number from 0"),
+        ("gsm8k:4,gsm8k:8", "named twice: gsm8k"),
+    ],
+)
+def test_bad_benchmarks_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_benchmarks(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(checkpoint="c", overrides=[f"benchmarks='{text}'"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["inference.temprature=1"], r"unknown key 'inference.temprature'; valid: endpoint, .*temperature"),
+        (["sampels=1"], r"unknown key 'sampels'; valid: benchmarks, "),
+        (["inference.temperature=-1"], r"inference.temperature: .*greater than or equal to 0.* \(got -1\)"),
+        (["inference.temperature"], "expected key.name=value"),
+        (["server.type=openai"], "server.type=openai needs server.address"),
+        (["server.type=tgi"], "'embedded', 'vllm', 'sglang', 'trtllm' or 'openai'"),
+        (["checkpoint=null"], "give a checkpoint, or server.address"),
+        (["inference.stop=[a"], "overrides inference.stop"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(checkpoint="c", benchmarks="a", overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_suite_lists_the_valid_ones() -> None:
+    with pytest.raises(ConfigError, match=r"unknown suite 'nope'; valid: .*tiny"):
+        load_config("nope")
+
+
+def test_interpolation_never_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    config = load_config(checkpoint="c", benchmarks="a", overrides=["training_run=${oc.env:OPENAI_API_KEY}"])
+    assert "sk-secret" not in config.model_dump_json()
+
+
+def test_a_section_alone() -> None:
+    judge = section(Judge, "judge", ["judge.client.concurrency=8"], model="m", address=None)
+    assert (judge.model, judge.client.concurrency, judge.address) == ("m", 8, Judge().address)
+    with pytest.raises(ConfigError, match=r"expected judge\.key=value"):
+        section(Judge, "judge", ["wandb.mode=offline"])

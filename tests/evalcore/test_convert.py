@@ -1,0 +1,87 @@
+"""Conversions are right to the bit, made once, and never seen half-made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tiny_folder import TENSORS, write_checkpoint
+
+from evalcore.checkpoints import check_complete, read_header
+from evalcore.config import EvalConfig
+from evalcore.convert import convert
+from evalcore.errors import CheckpointError, ConfigError
+from evalcore.manifest import CheckpointInfo, checkpoint_info
+
+
+def info(folder: Path) -> CheckpointInfo:
+    return checkpoint_info(EvalConfig(checkpoint=str(folder), benchmarks="a"))  # type: ignore[arg-type]
+
+
+def tensor(folder: Path, name: str) -> tuple[str, bytes]:
+    for file in folder.glob("*.safetensors"):
+        header = read_header(file)
+        if name in header:
+            data = file.read_bytes()
+            start = 8 + int.from_bytes(data[:8], "little")
+            low, high = header[name]["data_offsets"]
+            return header[name]["dtype"], data[start + low : start + high]
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_bfloat16_rounds_half_to_even_and_keeps_integers(tmp_path: Path, shards: int) -> None:
+    source = write_checkpoint(tmp_path / "ckpt", shards)
+    target = convert(info(source), "hf:bfloat16", tmp_path / "out")
+    assert target is not None
+    check_complete(target)
+    dtype, raw = tensor(target, "a.weight")
+    # 1.0, -2.5, 0.1 (0x3DCCCCCD rounds up), 65504 (0x477FE000 rounds up to 65536).
+    assert (dtype, np.frombuffer(raw, "<u2").tolist()) == ("BF16", [0x3F80, 0xC020, 0x3DCD, 0x4780])
+    dtype, raw = tensor(target, "b.weight")
+    assert np.isnan((np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)[1])
+    assert tensor(target, "c.ids") == ("I64", TENSORS["c.ids"].tobytes())
+    assert json.loads((target / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_there_and_back_is_exact_where_the_values_fit(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    half = convert(info(source), "hf:float16", tmp_path / "out")
+    assert half is not None
+    back = convert(info(half), "hf:float32", tmp_path / "out")
+    assert back is not None
+    dtype, raw = tensor(back, "a.weight")
+    expected = TENSORS["a.weight"].astype(np.float16).astype(np.float32)
+    assert (dtype, raw) == ("F32", expected.tobytes())
+
+
+def test_it_is_done_once_and_leaves_no_temporary_folder(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    first = convert(info(source), "hf:float16", tmp_path / "out")
+    assert first is not None
+    before = (first / "model.safetensors").stat().st_mtime_ns
+    assert convert(info(source), "hf:float16", tmp_path / "out") == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == before
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [first.name]
+
+
+def test_hf_serves_the_checkpoint_where_it_lies(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    assert convert(info(source), "hf", tmp_path / "out") == source
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    save_file({"a": np.array([1e5], np.float32)}, source / "model.safetensors")
+    with pytest.raises(CheckpointError, match="do not fit float16; convert to bfloat16"):
+        convert(info(source), "hf:float16", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_unknown_target_lists_the_valid_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'gguf'; valid: hf, hf:bfloat16"):
+        convert(info(write_checkpoint(tmp_path / "ckpt")), "gguf", tmp_path)

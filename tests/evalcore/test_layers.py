@@ -1,0 +1,48 @@
+"""Arrows run one way: dags → plugins → evalcore, which imports nothing of Airflow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for file in (ROOT / "evalcore").rglob("*.py")
+)
+
+
+def test_evalcore_imports_with_airflow_wandb_and_datasets_blocked() -> None:
+    code = f"""
+import importlib, sys
+for blocked in ("airflow", "wandb", "datasets", "vllm", "torch"):
+    sys.modules[blocked] = None
+for name in {MODULES!r}:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert len(MODULES) > 20
+
+
+@pytest.mark.parametrize(
+    ("layer", "forbidden"),
+    [("evalcore", {"airflow", "operators", "triggers", "hooks"}), ("plugins", {"dags"})],
+)
+def test_no_layer_imports_one_above_it(layer: str, forbidden: set[str]) -> None:
+    found = set()
+    for file in (ROOT / layer).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            found |= {f"{file.name}: {n}" for n in names if n.split(".")[0] in forbidden}
+    assert not found
