@@ -15,7 +15,7 @@ from typing import Annotated, get_args
 import typer
 
 from evalcore import __version__
-from evalcore.config import EvalConfig, ServerType, load_config, parse_benchmarks
+from evalcore.config import EvalConfig, ServerType, load_config, parse_benchmarks, section
 from evalcore.errors import ConfigError, EvalError
 
 app = typer.Typer(
@@ -30,11 +30,21 @@ app = typer.Typer(
 Folders = Annotated[
     list[Path], typer.Argument(help="Benchmark folders, <results>/<run>/<checkpoint>/<benchmark>.")
 ]
+_Stage = Callable[[EvalConfig], None]
 _SETTINGS = "Dotted settings, such as inference.temperature=0.6 client.concurrency=64."
 
 
-def _evaluation(stage: Callable[[EvalConfig], None]) -> Callable[..., None]:
-    """A command whose arguments describe an evaluation, for the verbs that start from one."""
+def _verb(about: str, *examples: str) -> Callable[[_Stage], _Stage]:
+    """Register a verb whose arguments describe an evaluation; the stage gets the config they make."""
+
+    def register(stage: _Stage) -> _Stage:
+        app.command(stage.__name__, help=_examples(about, *examples))(_evaluation(stage))
+        return stage
+
+    return register
+
+
+def _evaluation(stage: _Stage) -> Callable[..., None]:
 
     def command(
         arguments: Annotated[
@@ -82,7 +92,6 @@ def _evaluation(stage: Callable[[EvalConfig], None]) -> Callable[..., None]:
             )
         )
 
-    command.__doc__ = stage.__doc__
     return command
 
 
@@ -91,13 +100,6 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
     if len(paths) > 1:
         raise ConfigError(f"one checkpoint, please, not {len(paths)}: {', '.join(paths)}")
     return (paths[0] if paths else None), [a for a in arguments if "=" in a]
-
-
-def _section(kind: type[_S], name: str, overrides: list[str], **options: object) -> _S:
-    """The settings of one section from its overrides (``judge.client.concurrency=8``) and options."""
-    if wrong := [o for o in overrides if not o.lstrip("+").startswith(f"{name}.")]:
-        raise ConfigError(f"{wrong[0]!r}: this verb takes {name}.KEY=VALUE")
-    return section(kind, name, overrides, **options)
 
 
 def _folders(arguments: list[str]) -> tuple[list[Path], list[str]]:
@@ -119,13 +121,25 @@ def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
         raise EvalError("; ".join(failures))
 
 
-@app.command(help=_help("prepare", "gsm8k aime24", "gsm8k --source gsm8k_test.jsonl", "--list"))
+def _examples(about: str, *lines: str) -> str:
+    """A verb's help: what it does, then commands to copy."""
+    return about + "\n\n**Examples**\n\n" + "\n\n".join(f"`evalcore {line}`" for line in lines)
+
+
+@app.command(
+    help=_examples(
+        "Fetch benchmarks from the Hugging Face hub, or read a local file, check them and record their digest.",
+        "prepare --list",
+        "prepare gsm8k aime24",
+        "prepare gsm8k --source gsm8k_test.jsonl",
+    )
+)
 def prepare(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; see --list.")] = None,
     source: Annotated[Path | None, typer.Option(help="A local JSONL file instead of the hub.")] = None,
     split: Annotated[str | None, typer.Option(help="Another split than the benchmark's own.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the benchmarks there are.")] = False,
 ) -> None:
     from evalcore import benchmarks
     from evalcore.prepare import prepare
@@ -140,31 +154,83 @@ def prepare(
         raise ConfigError("--source is one benchmark's file; name one benchmark")
     for name in names:
         problems = prepare(name, split=split, source=source, force=force)
-        typer.echo(f"{name}: {len(problems.problems)} problems, digest {problems.digest[:12]}")
+        typer.echo(f"{name}: {len(problems)} problems, digest {problems.digest[:12]}")
 
 
-@app.command()
+@app.command(
+    help=_examples(
+        "Serve a small Llama checkpoint on this CPU, OpenAI-compatible; stops on SIGTERM or Ctrl-C.",
+        "serve include/tiny/checkpoints/step-001500 --port 8000",
+        "serve include/tiny/checkpoints/step-001500 --port 0 --faults 429:first=3",
+    )
+)
 def serve(
     checkpoint: Annotated[Path, typer.Argument(help="A Llama-architecture Hugging Face folder.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: a free one, which is printed.", min=0, max=65535)] = 8000,
     model_name: Annotated[str | None, typer.Option(help="Default: the folder's name.")] = None,
     max_batch: Annotated[int, typer.Option(help="Sequences decoded together.", min=1)] = 64,
-    faults: Annotated[str, typer.Option(help="Misbehave, for tests: see the README.")] = "",
+    faults: Annotated[str, typer.Option(help="Misbehave, to test clients; see CONTRIBUTING.")] = "",
 ) -> None:
     from evalcore.serving.embedded import serve
 
     serve(checkpoint, host=host, port=port, model_name=model_name, max_batch=max_batch, faults=faults)
 
 
-@app.command()
+@_verb(
+    "Print the commands of an evaluation and what is wrong with it, if anything; runs nothing.",
+    "plan CKPT --suite tiny",
+)
+def plan(config: EvalConfig) -> None:
+    from evalcore.plan import plan
+
+    typer.echo(plan(config).render())
+
+
+@_verb(
+    "Make the checkpoint that the server gets, in the format and precision of convert_to.",
+    "convert CKPT --suite tiny convert_to=hf:bfloat16",
+)
+def convert(config: EvalConfig) -> None:
+    from evalcore.convert import convert
+    from evalcore.manifest import checkpoint_info
+
+    checkpoint = checkpoint_info(config)
+    served = convert(checkpoint, config.convert_to, checkpoint.folder(config.results))
+    typer.echo(f"to serve: {served or config.server.address}")
+
+
+@_verb(
+    "Serve the checkpoint, ask every problem its missing answers, stop the server. Resumes after any end.",
+    "generate CKPT --benchmarks gsm8k:4 --server-type vllm inference.temperature=0.6",
+    "generate --server-address http://localhost:8000/v1 --model llama-8b -b aime24:64 --skip-greedy",
+)
+def generate(config: EvalConfig) -> None:
+    from evalcore.generate import generate
+
+    for summary in generate(config):
+        typer.echo(summary)
+
+
+@app.command(
+    help=_examples(
+        "Extract and check the answers of benchmark folders; only what is not graded yet.",
+        "grade results/run/step-1500/gsm8k",
+    )
+)
 def grade(folders: Folders) -> None:
     from evalcore.grade import grade
 
     _each(folders, grade)
 
 
-@app.command()
+@app.command(
+    help=_examples(
+        "Have a judge model decide whether answers match; asks only what is not judged yet.",
+        "judge results/run/step-1500/hle --model gpt-4o --address https://api.openai.com/v1",
+        "judge results/run/step-1500/hle judge.model=qwen judge.client.concurrency=8",
+    )
+)
 def judge(
     arguments: Annotated[list[str], typer.Argument(metavar="FOLDER... [judge.KEY=VALUE]...")],
     model: Annotated[str | None, typer.Option(help="The judge model.")] = None,
@@ -174,7 +240,70 @@ def judge(
     from evalcore.judge import judge
 
     folders, overrides = _folders(arguments)
-    settings = _section(Judge, "judge", overrides, model=model, address=address)
+    settings = section(Judge, "judge", overrides, model=model, address=address)
     if not settings.model:
         raise ConfigError("no judge model; give --model")
     _each(folders, lambda folder: judge(folder, settings))
+
+
+@app.command(
+    help=_examples(
+        "Compute pass@k and its kin of benchmark folders, write scorecard.json, print the tables.",
+        "summarize results/run/step-1500/*",
+        "summarize nemo-run/eval-results --markdown",
+    )
+)
+def summarize(
+    folders: Folders,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables to paste into a report.")] = False,
+) -> None:
+    raise NotImplementedError
+
+
+@app.command(
+    help=_examples(
+        "Send a checkpoint's scorecards to W&B: one run per checkpoint, its step as the axis.",
+        "track results/run/step-1500 wandb.project=my-evals",
+    )
+)
+def track(
+    arguments: Annotated[list[str], typer.Argument(metavar="FOLDER [wandb.KEY=VALUE]...")],
+) -> None:
+    from evalcore.config import Wandb
+    from evalcore.track import track
+
+    folders, overrides = _folders(arguments)
+    settings = section(Wandb, "wandb", overrides)
+    _each(folders, lambda folder: track(folder, settings))
+
+
+@_verb(
+    "All the stages of an evaluation in this process: plan, convert, generate, grade, judge, summarize, track.",
+    "run include/tiny/checkpoints/step-001500 --suite tiny",
+    "run CKPT -b gsm8k:8 --server-type vllm inference.temperature=0.6 --judge-model gpt-4o",
+)
+def run(config: EvalConfig) -> None:
+    raise NotImplementedError
+
+
+@app.callback(invoke_without_command=True)
+def _global_options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error the user can mend is one line on standard error and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        app()
+    except EvalError as error:
+        print(f"evalcore: error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -153,11 +153,7 @@ class Manifest(BaseModel):
         return _hash(self.converted_to, *self._what_is_asked(), self.grading, self.judging)
 
     def _what_is_asked(self) -> list[Any]:
-        asked = self.sampling.model_dump()
-        if self.samples == 0:
-            # Greedy alone depends on no temperature or seed.
-            asked = {key: asked[key] for key in ("endpoint", "tokens_to_generate", "stop")}
-        return [self.benchmark.digest, self.prompt.digest, self.chat_template, asked]
+        return [self.benchmark.digest, self.prompt.digest, self.chat_template, self.sampling]
 
     def save(self, folder: Path) -> None:
         content = {**self.model_dump(), "fingerprint": self.fingerprint}
@@ -173,7 +169,7 @@ class Manifest(BaseModel):
             return cls.model_validate(content)
         except FileNotFoundError:
             raise ResultsError(f"{folder}: no {MANIFEST}; run `evalcore generate` first") from None
-        except (OSError, orjson.JSONDecodeError, ValidationError, AttributeError) as error:
+        except (OSError, orjson.JSONDecodeError, ValidationError, AttributeError, TypeError) as error:
             raise ResultsError(f"{file}: unreadable ({str(error).splitlines()[0]})") from error
 
 

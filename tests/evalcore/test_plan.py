@@ -1,0 +1,92 @@
+"""The plan: commands that can be run anywhere, and everything wrong found before a job starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_folder import write_checkpoint
+
+from evalcore.config import load_config
+from evalcore.errors import CheckpointError, ConfigError, EvalError
+from evalcore.plan import Plan, plan
+
+
+def planned(tmp_path: Path, **options: Any) -> Plan:
+    folder = tmp_path / "run" / "step-1"
+    if not folder.exists():
+        write_checkpoint(folder)
+    options.setdefault("benchmarks", "gsm8k:4,aime24:64,hle:0")
+    return plan(load_config(checkpoint=str(folder), results=str(tmp_path / "results"), **options))
+
+
+def test_one_server_job_per_benchmark_unless_told_otherwise(tmp_path: Path) -> None:
+    def benchmarks(num_jobs: int) -> list[str]:
+        commands = planned(tmp_path, num_jobs=num_jobs).generate
+        return [a.removeprefix("benchmarks=") for c in commands for a in c if a.startswith("benchmarks=")]
+
+    assert benchmarks(-1) == ["gsm8k:4", "aime24:64", "hle:0"]
+    assert benchmarks(2) == ["gsm8k:4,hle:0", "aime24:64"]
+    assert benchmarks(1) == ["gsm8k:4,aime24:64,hle:0"]
+    assert benchmarks(9) == ["gsm8k:4", "aime24:64", "hle:0"]
+
+
+def test_the_commands_do_not_depend_on_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absolute = planned(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    relative = plan(
+        load_config(checkpoint="run/step-1", results="results", benchmarks="gsm8k:4,aime24:64,hle:0")
+    )
+    assert relative == absolute
+
+
+def test_only_benchmarks_that_want_a_judge_get_one_and_only_with_a_model(tmp_path: Path) -> None:
+    without = planned(tmp_path)
+    assert [b.judge for b in without.benchmarks] == [None, None, None]
+    judged = planned(tmp_path, judge={"model": "gpt-4o", "address": "http://j/v1"})
+    assert [b.judge is not None for b in judged.benchmarks] == [False, False, True]
+    assert judged.benchmarks[2].judge is not None
+    assert judged.benchmarks[2].judge[-2:] == ["judge.model=gpt-4o", "judge.address=http://j/v1"]
+
+
+def test_rendered_commands(tmp_path: Path) -> None:
+    text = planned(tmp_path, benchmarks="gsm8k:4", inference={"stop": ["\n\n"]}).render()
+    assert text.replace(str(tmp_path), "/t").splitlines() == [
+        "evalcore convert checkpoint=/t/run/step-1 benchmarks=gsm8k:4 results=/t/results"
+        " 'inference.stop=[\"\\n\\n\"]'",
+        "evalcore generate checkpoint=/t/run/step-1 benchmarks=gsm8k:4 results=/t/results"
+        " 'inference.stop=[\"\\n\\n\"]'",
+        "evalcore grade /t/results/run/step-1/gsm8k",
+        "evalcore summarize /t/results/run/step-1/gsm8k",
+        "evalcore track /t/results/run/step-1",
+    ]
+
+
+def test_wandb_disabled_has_no_track(tmp_path: Path) -> None:
+    assert planned(tmp_path, wandb={"mode": "disabled"}).track is None
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"benchmarks": "gsm9k"}, EvalError, r"gsm9k.*valid: .*gsm8k"),
+        ({"prompt": "generic/maths"}, ConfigError, r"generic/maths.*valid: .*generic/math"),
+        ({"convert_to": "gguf"}, ConfigError, "valid: hf"),
+        ({"judge": {"model": "m", "prompt": "judge/x"}}, ConfigError, "judge/x"),
+    ],
+)
+def test_what_is_wrong_is_found_here(
+    tmp_path: Path, options: dict[str, Any], kind: type[EvalError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        planned(tmp_path, **options)
+
+
+def test_an_incomplete_checkpoint_is_found_here(tmp_path: Path) -> None:
+    planned(tmp_path)
+    (tmp_path / "run" / "step-1" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        planned(tmp_path)
