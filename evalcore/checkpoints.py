@@ -2,7 +2,7 @@
 
 >>> checkpoint = load_checkpoint(Path("include/tiny/checkpoints/step-001500"))
 >>> checkpoint.run, checkpoint.name, checkpoint.step
-('checkpoints', 'step-001500', 1500)
+('tiny', 'step-001500', 1500)
 
 Only Hugging Face folders with safetensors weights are read here. Completeness is checked, never slept
 for: every shard of the index is there, and each file is as long as its own header says.
@@ -23,6 +23,7 @@ from evalcore.errors import CheckpointError
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _STEP = re.compile(r"(?:^|[^0-9])(\d+)$")
+_JUST_CHECKPOINTS = frozenset({"checkpoints", "ckpts", "checkpoint", "ckpt"})
 # A safetensors header is JSON of some 100 bytes a tensor; the format itself caps it at 100 MB.
 _MAX_HEADER = 100_000_000
 _HASH_WHOLE = 64 << 20
@@ -48,7 +49,8 @@ class Checkpoint:
 def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = None) -> Checkpoint:
     """Check that ``path`` is a complete checkpoint and describe it.
 
-    The run's name is the parent folder's unless given; the step is the number that ends the folder's
+    The run's name is the parent folder's unless given, or the one above a folder that is just called
+    ``checkpoints``; the step is the number that ends the folder's
     name (``step-1500``, ``iter_0001500``, ``checkpoint-1500``) unless given.
 
     Raises:
@@ -58,9 +60,10 @@ def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = No
     check_complete(path)
     if step is None and (match := _STEP.search(path.name)):
         step = int(match.group(1))
+    parent = path.parent.parent if path.parent.name in _JUST_CHECKPOINTS else path.parent
     return Checkpoint(
         path=path,
-        run=path_component(run or path.parent.name or "checkpoints", "training run"),
+        run=path_component(run or parent.name, "training run"),
         name=path_component(path.name, "checkpoint"),
         step=step,
         digest=digest(path),

@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 Folders = Annotated[
-    list[Path], typer.Argument(help="Benchmark folders, <results>/<run>/<checkpoint>/<benchmark>.")
+    list[Path], typer.Argument(help="Folders <results>/<run>/<checkpoint>/<benchmark>, or one above them.")
 ]
 _Stage = Callable[[EvalConfig], None]
 _SETTINGS = "Dotted settings, such as inference.temperature=0.6 client.concurrency=64."
@@ -62,7 +62,9 @@ def _evaluation(stage: _Stage) -> Callable[..., None]:
         ] = None,
         results: Annotated[str | None, typer.Option("--results", "-o", help="Results folder.")] = None,
         training_run: Annotated[str | None, typer.Option(help="Name of the training run.")] = None,
-        step: Annotated[int | None, typer.Option(help="Training step, if the folder's name lacks it.")] = None,
+        step: Annotated[
+            int | None, typer.Option(help="Training step, if the folder's name lacks it.")
+        ] = None,
         server_type: Annotated[
             str | None, typer.Option(help=f"One of {', '.join(get_args(ServerType))}.")
         ] = None,
@@ -110,9 +112,11 @@ def _folders(arguments: list[str]) -> tuple[list[Path], list[str]]:
 
 
 def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
-    """Run a stage over folders; one that fails does not lose the others."""
+    """Run a stage over all benchmarks at or below some folders; one that fails does not lose the others."""
+    from evalcore.manifest import benchmark_folders
+
     failures = []
-    for folder in folders:
+    for folder in (benchmark for given in folders for benchmark in benchmark_folders(given)):
         try:
             typer.echo(f"{folder}: {stage(folder)}")
         except EvalError as error:
@@ -257,7 +261,24 @@ def summarize(
     folders: Folders,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables to paste into a report.")] = False,
 ) -> None:
-    raise NotImplementedError
+    from evalcore import nemo_skills
+    from evalcore.manifest import benchmark_folders
+    from evalcore.report import as_markdown, as_text
+    from evalcore.summarize import Scorecard, summarize
+
+    cards: list[Scorecard] = []
+    failures: list[str] = []
+    for folder in folders:
+        try:
+            if nemo_skills.is_results(folder):
+                cards += nemo_skills.summarize(folder)
+            else:
+                cards += [summarize(benchmark) for benchmark in benchmark_folders(folder)]
+        except EvalError as error:
+            failures.append(str(error))
+    typer.echo(as_markdown(cards) if markdown else as_text(cards), nl=False)
+    if failures:
+        raise EvalError("; ".join(failures))
 
 
 @app.command(
@@ -274,7 +295,8 @@ def track(
 
     folders, overrides = _folders(arguments)
     settings = section(Wandb, "wandb", overrides)
-    _each(folders, lambda folder: track(folder, settings))
+    for folder in folders:
+        typer.echo(f"{folder}: {track(folder, settings)}")
 
 
 @_verb(
@@ -283,7 +305,16 @@ def track(
     "run CKPT -b gsm8k:8 --server-type vllm inference.temperature=0.6 --judge-model gpt-4o",
 )
 def run(config: EvalConfig) -> None:
-    raise NotImplementedError
+    from evalcore.report import as_text
+    from evalcore.run import run
+
+    evaluated = run(config)
+    typer.echo(as_text(evaluated.scorecards), nl=False)
+    typer.echo(f"\nresults: {evaluated.folder}")
+    if evaluated.tracked:
+        typer.echo(f"W&B: {evaluated.tracked}")
+    if evaluated.failures:
+        raise EvalError("; ".join(evaluated.failures))
 
 
 @app.callback(invoke_without_command=True)
@@ -297,7 +328,9 @@ def _global_options(
 
 def main() -> None:
     """Run the command line; an error the user can mend is one line on standard error and exit code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
     try:
         app()
     except EvalError as error:

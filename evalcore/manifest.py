@@ -173,6 +173,14 @@ class Manifest(BaseModel):
             raise ResultsError(f"{file}: unreadable ({str(error).splitlines()[0]})") from error
 
 
+def benchmark_folders(folder: Path) -> list[Path]:
+    """The benchmark folders at or below ``folder`` (a checkpoint's, a run's), sorted; itself if there are none."""
+    for depth in ("", "*/", "*/*/", "*/*/*/"):
+        if found := sorted(file.parent for file in folder.glob(f"{depth}{MANIFEST}")):
+            return found
+    return [folder]
+
+
 def _hash(*parts: Any) -> str:
     plain = [part.model_dump() if isinstance(part, BaseModel) else part for part in parts]
     return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]

@@ -6,7 +6,7 @@ begun here and finished by the DAG, or the other way round.
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from evalcore.config import EvalConfig
@@ -20,16 +20,22 @@ from evalcore.plan import BenchmarkPlan, plan
 from evalcore.summarize import Scorecard, summarize
 from evalcore.track import TrackedRun, track
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What became of an evaluation. failures: one line for each benchmark, or stage, that failed."""
+
+    folder: Path
+    scorecards: list[Scorecard]
+    tracked: TrackedRun | None
+    failures: list[str]
 
 
-def run(config: EvalConfig) -> tuple[list[Scorecard], TrackedRun | None]:
-    """Evaluate one checkpoint; the scorecards in the order of the benchmarks, and where W&B has them.
-
-    A benchmark that fails does not lose the others.
+def run(config: EvalConfig) -> Evaluated:
+    """Evaluate one checkpoint. A benchmark that fails does not lose the others.
 
     Raises:
-        EvalError: after everything that could be done was done; names each failure.
+        EvalError: before anything was asked, when the request itself is wrong.
     """
     planned = plan(config)
     checkpoint = checkpoint_info(config)
@@ -48,10 +54,11 @@ def run(config: EvalConfig) -> tuple[list[Scorecard], TrackedRun | None]:
             failures.append(f"{benchmark.name}: {error}")
     tracked = None
     if planned.track and scorecards:
-        tracked = track(folder, config.wandb)
-    if failures:
-        raise EvalError("; ".join(failures))
-    return scorecards, tracked
+        try:
+            tracked = track(folder, config.wandb)
+        except EvalError as error:
+            failures.append(str(error))
+    return Evaluated(folder, scorecards, tracked, failures)
 
 
 def _score(benchmark: BenchmarkPlan, config: EvalConfig) -> Scorecard:

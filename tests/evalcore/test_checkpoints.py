@@ -19,6 +19,8 @@ def test_a_complete_checkpoint(tmp_path: Path, shards: int) -> None:
     assert (checkpoint.run, checkpoint.name, checkpoint.step) == ("run-a", "iter_0001500", 1500)
     assert load_checkpoint(folder, run="other run", step=7).run == "other-run"
     assert load_checkpoint(folder, step=7).step == 7
+    below = write_checkpoint(tmp_path / "run-b" / "checkpoints" / "step-1", shards)
+    assert load_checkpoint(below).run == "run-b"
 
 
 def test_every_truncation_of_the_weights_is_noticed(tmp_path: Path) -> None:

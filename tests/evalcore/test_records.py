@@ -105,3 +105,9 @@ def test_write_file_is_whole_or_not_at_all(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert target.read_text() == "old"
     assert [p.name for p in target.parent.iterdir()] == ["file.json"]
+
+
+def test_write_file_below_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match="cannot write .*: (Not a directory|File exists)"):
+        write_file(tmp_path / "file" / "below.json", "x")

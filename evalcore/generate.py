@@ -1,0 +1,321 @@
+"""generate: ask the model every problem of every benchmark, as many times as wanted, and keep what it says.
+
+One call owns its inference server: started on the checkpoint, used for all the benchmarks, stopped. What
+is there already is not asked again, so the same call goes on after any end. A row of
+``<results>/<run>/<checkpoint>/<benchmark>/generations/<id>-0.jsonl``::
+
+    {"problem_id": "tiny-arithmetic-7", "sample": 3, "problem": "Mia has 17 pens. …", "expected_answer": "42",
+     "generation": "17 + 25 = 42. The answer is \\boxed{42}.", "num_generated_tokens": 21,
+     "finish_reason": "stop", "seed": 3}
+
+A problem that can never be answered (it does not fit the context) has an empty generation and an ``error``.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from evalcore import grading
+from evalcore.benchmarks import SUBSET, Problem, ProblemSet, load_benchmark, load_problems
+from evalcore.chat_template import ChatTemplate
+from evalcore.client import Message, Reply, Request, UnansweredError, ask
+from evalcore.config import BenchmarkRun, EvalConfig, Sampling
+from evalcore.convert import convert
+from evalcore.errors import ConfigError, EvalError, ServerError
+from evalcore.manifest import (
+    GENERATIONS,
+    MANIFEST,
+    BenchmarkInfo,
+    CheckpointInfo,
+    Grading,
+    Manifest,
+    PromptInfo,
+    ServerInfo,
+    checkpoint_info,
+)
+from evalcore.progress import Progress
+from evalcore.prompts import Prompt, load_prompt
+from evalcore.records import GREEDY, KeySet, PartWriter, Row, read_keys
+from evalcore.serving.launch import Endpoint, serving
+
+log = logging.getLogger(__name__)
+
+# A group's slots on the server stand idle from a short answer to the end of the longest one, the more
+# the larger it is; and what it saves, the prompt's prefill, is saved with the first few.
+_LARGEST_GROUP = 8
+
+
+class Generated(NamedTuple):
+    """What one benchmark's folder holds now: samples wanted, of which so many are new and so many errors."""
+
+    benchmark: str
+    folder: Path
+    samples: int
+    new: int
+    errors: int
+
+    def __str__(self) -> str:
+        errors = f", {self.errors:,} of them cannot be answered" if self.errors else ""
+        return f"{self.benchmark}: {self.samples:,} samples, {self.new:,} new{errors}: {self.folder}"
+
+
+def generate(config: EvalConfig) -> list[Generated]:
+    """Make every answer that is missing, of all the benchmarks of ``config``, in their order.
+
+    A benchmark that fails does not lose the others; a dead server ends all. On SIGTERM the server is
+    stopped and the process exits with 143.
+
+    Raises:
+        EvalError: after all that could be done was done; names each benchmark that failed and why.
+        ServerError: the server did not start, or died.
+    """
+    checkpoint = checkpoint_info(config)
+    results: list[Generated] = []
+    failures: list[str] = []
+    with _exit_on_sigterm(), ExitStack() as parts:
+        model = convert(checkpoint, config.convert_to, checkpoint.folder(config.results))
+        works: list[_Work] = []
+        for run in config.benchmarks:
+            try:
+                works.append(_prepare(config, run, checkpoint, model, parts))
+            except EvalError as error:
+                failures.append(f"{run.name}: {error}")
+        if waiting := [work for work in works if work.found < work.total]:
+            log_file = waiting[0].folder / "server.log"
+            with serving(config.server, model, name=checkpoint.name, log_file=log_file) as endpoint:
+                for work in works:
+                    try:
+                        results.append(_generate(work, config, endpoint))
+                    except (ServerError, EvalError) as error:
+                        if isinstance(error, ServerError) and not isinstance(error, UnansweredError):
+                            raise
+                        failures.append(f"{work.problems.benchmark}: {error}")
+        else:
+            results = [_generate(work, config, None) for work in works]
+    if failures:
+        raise EvalError(
+            f"{len(failures)} of {len(config.benchmarks)} benchmarks failed: {'; '.join(failures)}"
+        )
+    return results
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One benchmark, ready to be asked. found: how many of the total samples are there already."""
+
+    folder: Path
+    manifest: Manifest
+    problems: ProblemSet
+    prompt: Prompt
+    template: ChatTemplate | None
+    part: PartWriter
+    keys: KeySet
+    total: int
+    found: int
+
+
+def _prepare(
+    config: EvalConfig, run: BenchmarkRun, checkpoint: CheckpointInfo, model: Path | None, parts: ExitStack
+) -> _Work:
+    """Everything that can go wrong before a server is started. The part stays locked until ``parts`` ends."""
+    benchmark = load_benchmark(run.name)
+    samples = benchmark.samples if run.samples is None else run.samples
+    wanted = range(0 if config.skip_greedy else GREEDY, samples)
+    if not wanted:
+        raise ConfigError(f"{samples} samples and no greedy answer: nothing to ask")
+    problems = load_problems(benchmark, split=config.split, limit=config.max_problems)
+    prompt = load_prompt(config.prompt or benchmark.prompt)
+    prompt.messages(problems.problems[0].fields)  # does it have all its variables?
+    sampling = Sampling.resolve(config.inference, benchmark.generation)
+    template = _chat_template(model, sampling, config.server.args) if model else None
+    folder = checkpoint.folder(config.results) / benchmark.name
+    manifest = Manifest(
+        checkpoint=checkpoint,
+        converted_to=config.convert_to,
+        benchmark=BenchmarkInfo(
+            name=benchmark.name,
+            split=problems.split,
+            digest=problems.digest,
+            num_problems=len(problems),
+            metric_type=benchmark.metric_type,
+            subsets=benchmark.subset_field is not None,
+            needs_judge=benchmark.judge,
+        ),
+        prompt=PromptInfo(name=prompt.name, digest=prompt.digest),
+        chat_template=template.digest if template else None,
+        sampling=sampling,
+        samples=samples,
+        greedy=not config.skip_greedy,
+        server=ServerInfo(
+            type=config.server.type, model=config.server.model or checkpoint.name, version=None
+        ),
+        grading=Grading(grader=benchmark.grader, options=benchmark.grader_options, version=grading.VERSION),
+    )
+    part = parts.enter_context(PartWriter(folder / GENERATIONS, f"{manifest.generation_id}-0"))
+    keys = read_keys(folder / GENERATIONS, manifest.generation_id)
+    found = sum((problem.id, sample) in keys for problem in problems.problems for sample in wanted)
+    return _Work(
+        folder=folder,
+        manifest=_with_what_was_known(manifest, folder),
+        problems=problems,
+        prompt=prompt,
+        template=template,
+        part=part,
+        keys=keys,
+        total=len(problems) * len(wanted),
+        found=found,
+    )
+
+
+def _chat_template(model: Path, sampling: Sampling, server_args: tuple[str, ...]) -> ChatTemplate | None:
+    """The checkpoint's chat template, None for a base model that is asked with plain text."""
+    settings = model / "tokenizer_config.json"
+    has_template = (model / "chat_template.jinja").is_file() or (
+        settings.is_file() and b'"chat_template"' in settings.read_bytes()
+    )
+    if has_template:
+        return ChatTemplate.load(model)
+    if sampling.endpoint == "chat" and not any(arg.startswith("--chat-template") for arg in server_args):
+        raise ConfigError(
+            f"checkpoint {model} has no chat template; for a base model set inference.endpoint=completions"
+        )
+    return None
+
+
+def _with_what_was_known(manifest: Manifest, folder: Path) -> Manifest:
+    """Keep what earlier stages learned of the same rows: the server they came from, and the judge."""
+    if not (folder / MANIFEST).exists():
+        return manifest
+    old = Manifest.load(folder)
+    if old.generation_id != manifest.generation_id:
+        return manifest
+    judging = old.judging if old.grading_id == manifest.grading_id else None
+    return manifest.model_copy(update={"server": old.server, "judging": judging})
+
+
+def _generate(work: _Work, config: EvalConfig, endpoint: Endpoint | None) -> Generated:
+    """Save the manifest, then ask what is missing. endpoint None: nothing is."""
+    manifest, name = work.manifest, work.problems.benchmark
+    new = errors = 0
+    if endpoint and work.found < work.total:
+        server = ServerInfo(type=endpoint.type, model=endpoint.model, version=endpoint.version)
+        manifest = manifest.model_copy(update={"server": server})
+    manifest.save(work.folder)
+    if endpoint and work.found < work.total:
+        if work.found:
+            log.info("%s: going on, %s of %s samples are there", name, f"{work.found:,}", f"{work.total:,}")
+        with Progress(name, work.total, done=work.found) as progress:
+
+            def keep(reply: Reply) -> None:
+                nonlocal new, errors
+                rows = _rows(reply)
+                for row in rows:
+                    work.part.write(row)
+                new += len(rows)
+                errors += len(rows) if reply.error else 0
+                tokens = sum(choice.num_tokens or 0 for choice in reply.choices)
+                progress.advance(samples=len(rows), tokens=tokens)
+
+            ask(
+                _requests(work, config.client.group_samples),
+                keep,
+                address=endpoint.address,
+                model=endpoint.model,
+                client=config.client,
+                api_key_env=config.server.api_key_env,
+            )
+    return Generated(name, work.folder, work.total, new, errors)
+
+
+class _Key(NamedTuple):
+    """What a reply's rows need: the problem, and the index of the first sample."""
+
+    problem: Problem
+    sample: int
+
+
+def _requests(work: _Work, group_samples: bool) -> Iterator[Request]:
+    """The missing samples, problem by problem, so that a server finds the prompt in its prefix cache."""
+    sampling = work.manifest.sampling
+    greedy = sampling.model_copy(update={"temperature": 0.0})
+    for problem in work.problems.problems:
+        runs = list(_missing_runs(work, problem, _LARGEST_GROUP if group_samples else 1))
+        if not runs:
+            continue
+        prompt: str | list[Message]
+        if sampling.endpoint == "chat":
+            prompt = work.prompt.messages(problem.fields)
+        else:
+            prompt = work.prompt.text(problem.fields, work.template)
+        for run in runs:
+            key = _Key(problem, run.start)
+            if run.start == GREEDY:
+                yield Request(key, prompt, greedy)
+            else:
+                yield Request(key, prompt, sampling, n=len(run), seed=sampling.seed + run.start)
+
+
+def _missing_runs(work: _Work, problem: Problem, longest: int) -> Iterator[range]:
+    """Sample indices not there yet: the greedy one alone, the others in runs without a gap."""
+    if work.manifest.greedy and (problem.id, GREEDY) not in work.keys:
+        yield range(GREEDY, GREEDY + 1)
+    start = sample = 0
+    for sample in range(work.manifest.samples):
+        if (problem.id, sample) in work.keys:
+            if start < sample:
+                yield range(start, sample)
+            start = sample + 1
+        elif sample + 1 - start == longest:
+            yield range(start, sample + 1)
+            start = sample + 1
+    if start < work.manifest.samples:
+        yield range(start, work.manifest.samples)
+
+
+def _rows(reply: Reply) -> list[Row]:
+    request = reply.request
+    problem, first = request.key
+    rows: list[Row] = []
+    for i in range(request.n):
+        row: Row = {
+            "problem_id": problem.id,
+            "sample": first + i,
+            "problem": problem.fields["problem"],
+            "expected_answer": problem.expected_answer,
+        }
+        if problem.subset is not None:
+            row[SUBSET] = problem.subset
+        if reply.error:
+            row |= {"generation": "", "num_generated_tokens": 0, "finish_reason": None, "error": reply.error}
+        else:
+            text, reason, tokens = reply.choices[i]
+            row |= {"generation": text, "num_generated_tokens": tokens, "finish_reason": reason}
+        row["seed"] = None if request.seed is None else request.seed + i
+        rows.append(row)
+    return rows
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that the server and the files are closed, instead of ending at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and whoever owns it decides
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        log.warning("stopped by SIGTERM; all answers so far are kept, run the same command again to go on")
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,213 @@
+"""Compare answers in worker processes that are killed when one takes too long or too much.
+
+>>> with Pool("math", timeout=5.0) as pool:
+...     pool.compare([("2x", "x+x"), ("10^{10^{10^{10}}}", "1")])
+[Equality(equal=True, reason='math-verify'), Equality(equal=None, reason='memory')]
+
+Workers are plain subprocesses (``worker``) with two pipes: no fork of a threaded parent, no copy of its
+memory or of its environment. A batch of pairs goes in on one line, each result comes back on its own
+as soon as it is known, so that the parent knows which pair is being compared and since when. It keeps
+the deadline: a pair over it costs the worker its life (SIGKILL) and is undecided; the rest of the batch
+goes to another. Start-up, which is a second or more of importing, is on no pair's clock.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+from evalcore.errors import EvalError
+from evalcore.grading.verdict import Equality
+from evalcore.grading.worker import READY, RETIRED
+
+Pair = tuple[str, str]
+"""(answer, expected_answer)"""
+
+DEFAULT_TIMEOUT = 5.0
+DEFAULT_MEMORY = 1 << 30
+
+_START_TIMEOUT = 120.0
+_LARGEST_BATCH = 32
+# Keys and tokens stay out of processes that read what models wrote.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR")
+
+
+class Pool:
+    """Workers of one grader, started when first needed; results do not depend on their number.
+
+    Use as a context manager, from one thread. On leaving, also by an exception, the workers are killed;
+    when this process dies without leaving, by SIGKILL say, the kernel kills them.
+
+    Args:
+        grader: a name in ``GRADERS`` that has a ``thorough``.
+        workers: processes; None: one for each core this process may use.
+        timeout: seconds for one pair.
+        memory: bytes of address space for one worker.
+    """
+
+    def __init__(
+        self,
+        grader: str,
+        *,
+        workers: int | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        memory: int = DEFAULT_MEMORY,
+    ) -> None:
+        self.grader = grader
+        self.size = workers or len(os.sched_getaffinity(0))
+        self.timeout = timeout
+        self.memory = memory
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in list(self._workers):
+            self._remove(worker)
+        self._selector.close()
+
+    def compare(self, pairs: Sequence[Pair]) -> list[Equality]:
+        """One result for each pair, in their order.
+
+        Undecided (``equal`` None) has the reason ``timeout``, ``memory`` or ``crash: …``.
+
+        Raises:
+            EvalError: a worker cannot be started.
+        """
+        results: dict[int, Equality] = {}
+        todo = deque(range(len(pairs)))
+        while len(results) < len(pairs):
+            self._start(len(todo))
+            for worker in self._workers:
+                if todo and worker.ready and not worker.assigned:
+                    size = min(_LARGEST_BATCH, max(1, len(todo) // (2 * self.size)))
+                    batch = [todo.popleft() for _ in range(min(size, len(todo)))]
+                    worker.send(batch, pairs, self.timeout)
+            for worker in self._wait():
+                finished = worker.receive(results, self.timeout)
+                overdue = not finished and time.monotonic() > worker.deadline
+                if finished or overdue:
+                    self._remove(worker)
+                    todo.extendleft(reversed(worker.lost(results, overdue)))
+        return [results[index] for index in range(len(pairs))]
+
+    def _start(self, wanted: int) -> None:
+        idle = sum(not worker.assigned for worker in self._workers)
+        while len(self._workers) < self.size and idle < wanted:
+            worker = _Worker(self.grader, self.memory)
+            self._workers.append(worker)
+            self._selector.register(worker.output, selectors.EVENT_READ, worker)
+            idle += 1
+
+    def _wait(self) -> list[_Worker]:
+        """The workers that said something, and those whose deadline is over."""
+        soonest = min(worker.deadline for worker in self._workers)
+        heard = [key.data for key, _ in self._selector.select(max(0.0, soonest - time.monotonic()))]
+        now = time.monotonic()
+        return heard + [w for w in self._workers if w.deadline < now and w not in heard]
+
+    def _remove(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.output)
+        self._workers.remove(worker)
+        worker.kill()
+
+
+class _Worker:
+    """The parent's side of one worker process.
+
+    assigned: indices of the pairs it has, the one being compared first. deadline: when that one, or the
+    start, has taken too long; never while it is idle.
+    """
+
+    def __init__(self, grader: str, memory: int) -> None:
+        package_root = str(Path(__file__).resolve().parents[2])
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, environment.get("PYTHONPATH")]))
+        # sympy orders some terms by hash: the same verdict on any worker, on any day.
+        environment["PYTHONHASHSEED"] = "0"
+        # -P: a math.py or sympy.py in the working folder is not ours to import.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "evalcore.grading.worker", grader, str(memory), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            bufsize=0,
+        )
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        self.input, self.output, self.errors = self.process.stdin, self.process.stdout, self.process.stderr
+        self.ready = False
+        self.assigned: deque[int] = deque()
+        self.deadline = time.monotonic() + _START_TIMEOUT
+        self._unread = b""
+
+    def send(self, batch: list[int], pairs: Sequence[Pair], timeout: float) -> None:
+        self.assigned.extend(batch)
+        self.deadline = time.monotonic() + timeout
+        line = memoryview(orjson.dumps([pairs[i] for i in batch], option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            while line:
+                line = line[self.input.write(line) :]
+        except BrokenPipeError:
+            pass  # it died; receive() will find its output closed
+
+    def receive(self, results: dict[int, Equality], timeout: float) -> bool:
+        """Take in what it said; True if it is dead."""
+        if not _readable(self.output.fileno()):
+            return False
+        said = os.read(self.output.fileno(), 1 << 16)
+        *lines, self._unread = (self._unread + said).split(b"\n")
+        for line in lines:
+            if not self.ready:
+                self.ready = line == READY
+                assert self.ready, f"the first word of a worker is {READY!r}"
+                continue
+            equal, reason = orjson.loads(line)
+            results[self.assigned.popleft()] = Equality(equal, reason)
+        if lines:
+            self.deadline = time.monotonic() + timeout if self.assigned else float("inf")
+        return not said
+
+    def lost(self, results: dict[int, Equality], overdue: bool) -> list[int]:
+        """Of a worker that was killed or died: record the pair it was at; return the others it had."""
+        code = self.process.returncode
+        if not self.ready:
+            why = "timed out" if overdue else f"exit {code}: {self._last_words}"
+            raise EvalError(f"grading: worker ({sys.executable}) did not start: {why}")
+        others = list(self.assigned)
+        if others and code != RETIRED:
+            death = f"crash: {signal.Signals(-code).name}" if code < 0 else f"crash: exit {code}"
+            results[others.pop(0)] = Equality(None, "timeout" if overdue else death)
+        return others
+
+    def kill(self) -> None:
+        if not _readable(self.output.fileno()) or self.ready:
+            self.process.kill()
+        self._last_words = ""
+        self.process.wait()
+        if not self.ready:
+            lines = self.errors.read().decode(errors="replace").strip().splitlines()
+            self._last_words = lines[-1] if lines else "no message"
+        for pipe in (self.input, self.output, self.errors):
+            pipe.close()
+
+
+def _readable(file: int) -> bool:
+    with selectors.PollSelector() as selector:
+        selector.register(file, selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -1,0 +1,35 @@
+"""What a grader says of one answer."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+Options = dict[str, Any]
+"""A benchmark's grader options, as in its YAML: ``{"extract": "relaxed"}``."""
+
+
+class Extraction(NamedTuple):
+    """The answer found in a response, or None and the reason why there is none."""
+
+    answer: str | None
+    reason: str
+
+
+class Equality(NamedTuple):
+    """Whether an answer equals the reference; None: undecided. reason: the stage that decided, or why not."""
+
+    equal: bool | None
+    reason: str
+
+
+class Verdict(NamedTuple):
+    """One graded response.
+
+    predicted_answer: the extracted answer, None if there is none (then ``correct`` is False).
+    correct: None is undecided (a timeout, say): missing, not wrong.
+    reason: why there is no answer, why it is undecided, or which stage decided.
+    """
+
+    predicted_answer: str | None
+    correct: bool | None
+    reason: str

@@ -1,0 +1,103 @@
+"""The process in which answers are compared: ``python -m evalcore.grading.worker math 1073741824 4711``.
+
+Started and killed by ``pool``. Arguments: grader, bytes of address space, pid of the parent. Says
+``ready`` when everything is imported; then reads batches ``[[answer, expected], …]``, one on a line, and
+answers each pair with a line ``[equal, reason]``. At the end of its input it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+import orjson
+
+READY = b"ready"
+RETIRED = 17
+"""The exit code of a worker that gave up its place after answering: its memory is not to be trusted."""
+
+_PR_SET_PDEATHSIG = 1
+_EVENTS_REFUSED = frozenset(
+    {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.connect", "subprocess.Popen"}
+)
+
+
+def main() -> None:
+    grader, memory, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
+    # What a library prints must not end up between our lines.
+    output = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+
+    from evalcore.grading import GRADERS
+
+    thorough = GRADERS[grader].thorough
+    assert thorough is not None
+    thorough("x+1", "1+x")  # imports sympy and builds the parser's tables, before the clock runs
+    # Whatever hostile text does next has these limits; the imports did not.
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.addaudithook(_refuse)
+    os.write(output, READY + b"\n")
+    os.dup2(null, 2)  # from here on nobody reads it
+
+    for line in sys.stdin.buffer:
+        for answer, expected in orjson.loads(line):
+            retire = False
+            try:
+                equal, reason = thorough(answer, expected)
+            except MemoryError:
+                equal, reason = None, "memory"
+            except Exception as error:  # any bug of a parser on hostile text: recorded, with its name
+                equal, reason = None, f"crash: {type(error).__name__}"
+            # math-verify takes a MemoryError for "not equal". Allocations grow by doubling, so that a
+            # refused one leaves a peak of more than a quarter of the limit behind.
+            if not equal and (reason == "memory" or _peak_memory() > memory // 4):
+                equal, reason, retire = None, "memory", True
+            os.write(output, orjson.dumps([equal, reason]) + b"\n")
+            if retire:
+                os._exit(RETIRED)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent is gone (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before that
+        os._exit(1)
+
+
+def _peak_memory() -> int:
+    """The largest resident memory so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: text is never compiled as Python here, and no program or connection is started.
+
+    The parser in use does none of it; should one ever do, this makes it an error and not an incident.
+    """
+    if event in _EVENTS_REFUSED or (
+        event == "compile" and arguments[1] in (None, "<string>") and not _importing()
+    ):
+        raise PermissionError(f"refused while grading: {event}")
+
+
+def _importing() -> bool:
+    """Whether a module is being imported: named tuples and dataclasses compile text of their own then."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main()

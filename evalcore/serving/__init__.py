@@ -1,0 +1,1 @@
+"""Inference servers: starting them, and a small one of our own."""

@@ -1,0 +1,177 @@
+"""What the rows of one problem come to: a few bytes for each sample.
+
+>>> tally = Tally(2, {"problem_id": "a"})
+>>> tally.add_grade(0, "42", True)
+>>> tally.graded_and_correct("symbolic_correct", slice(1, None))
+(1, 1)
+
+Index 0 is the greedy answer, index i + 1 sample i.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from fractions import Fraction
+
+from evalcore.grading import normalize
+from evalcore.metrics import both, either, majority_at_k
+from evalcore.records import GREEDY, Row
+
+COLUMNS = ("symbolic_correct", "judge_correct", "both_correct", "any_correct")
+
+_ABSENT, _WRONG, _RIGHT, _UNKNOWN = range(4)
+_CODE = {False: _WRONG, True: _RIGHT, None: _UNKNOWN}
+_VERDICT = {_ABSENT: None, _WRONG: False, _RIGHT: True, _UNKNOWN: None}
+_BOTH, _EITHER = (
+    {(s, j): _CODE[combine(_VERDICT[s], _VERDICT[j])] for s in range(4) for j in range(4)}
+    for combine in (both, either)
+)
+# Bounded, since it reads what a model wrote; Fraction itself would take "1e999999999" at its word.
+_RATIONAL = re.compile(
+    r"([+-]?)(?:\\frac\{(\d{1,100})\}\{(\d{1,100})\}|(\d{0,100}\.?\d{0,100}|\d{1,100}/\d{1,100}))", re.ASCII
+)
+
+
+class Tally:
+    """One problem. cluster: what it shares with problems it is not independent of; by default nothing."""
+
+    __slots__ = (
+        "answers",
+        "failed",
+        "judge",
+        "problem",
+        "cluster",
+        "subset",
+        "symbolic",
+        "tokens",
+        "truncated",
+    )
+
+    def __init__(self, samples: int, row: Row) -> None:
+        size = samples + 1
+        self.problem: str = row["problem_id"]
+        subset = row.get("subset_for_metrics")
+        # A dataset's own word: it becomes part of table headers and metric names, where "/" has a meaning.
+        self.subset = None if subset is None else re.sub(r"[^\w.+=@ -]", "-", str(subset))
+        self.cluster: str = row.get("cluster") or self.problem
+        self.tokens: list[int | None] = [None] * size
+        self.answers: list[str | None] = [None] * size
+        self.symbolic = bytearray(size)
+        self.judge = bytearray(size)
+        self.failed = self.truncated = 0
+
+    def add_generation(self, row: Row) -> None:
+        self.tokens[row["sample"] - GREEDY] = row.get("num_generated_tokens") or 0
+        self.failed += row.get("error") is not None
+        self.truncated += row.get("finish_reason") == "length"
+
+    def add_grade(self, sample: int, answer: str | None, correct: bool | None) -> None:
+        self.answers[sample - GREEDY] = answer
+        self.symbolic[sample - GREEDY] = _CODE[correct]
+
+    def add_judgement(self, sample: int, correct: bool | None) -> None:
+        self.judge[sample - GREEDY] = _CODE[correct]
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.tokens.count(None)
+
+    @property
+    def graded(self) -> int:
+        return len(self.symbolic) - self.symbolic.count(_ABSENT)
+
+    @property
+    def judged(self) -> int:
+        return len(self.judge) - self.judge.count(_ABSENT)
+
+    @property
+    def undecided(self) -> int:
+        return self.symbolic.count(_UNKNOWN)
+
+    @property
+    def unparsable(self) -> int:
+        return self.judge.count(_UNKNOWN)
+
+    def generated_in(self, part: slice) -> int:
+        tokens = self.tokens[part]
+        return len(tokens) - tokens.count(None)
+
+    def mean_tokens(self, part: slice) -> float:
+        tokens = [count for count in self.tokens[part] if count is not None]
+        return sum(tokens) / len(tokens) if tokens else math.nan
+
+    def grades(self, column: str, part: slice) -> bytes:
+        """The samples' codes in one column of the table."""
+        if column == "symbolic_correct":
+            return bytes(self.symbolic[part])
+        if column == "judge_correct":
+            return bytes(self.judge[part])
+        combined = _BOTH if column == "both_correct" else _EITHER
+        return bytes(map(combined.__getitem__, zip(self.symbolic[part], self.judge[part], strict=True)))
+
+    def graded_and_correct(self, column: str, part: slice) -> tuple[int, int]:
+        """n and c of pass@k: the samples with a verdict, and those found correct."""
+        grades = self.grades(column, part)
+        correct = grades.count(_RIGHT)
+        return correct + grades.count(_WRONG), correct
+
+    def graded_and_answered(self, part: slice) -> tuple[int, int]:
+        """The samples a grader has read, and those of them in which it found an answer."""
+        graded = sum(map(bool, self.symbolic[part]))
+        answers = self.answers[part]
+        return graded, len(answers) - answers.count(None)
+
+    def majority(self, column: str, part: slice, k: int) -> float:
+        """majority@k in one column; NaN if it cannot be known.
+
+        What the column's grader found correct equals the reference, and so each other: those answers
+        vote together. The rest vote by their text, after ``merge_equal_answers``.
+        """
+        graded = sum(map(bool, self.symbolic[part]))
+        votes = Counter(zip(self.answers[part], self.grades(column, part), strict=True))
+        right = {answer for answer, grade in votes if grade == _RIGHT}
+        known = {answer for answer, grade in votes if grade == _WRONG}
+        wrong: Counter[str] = Counter()
+        silent, correct = graded, 0
+        for (answer, _), count in votes.items():
+            if answer is None:
+                continue
+            silent -= count
+            if answer in right:
+                correct += count
+            else:
+                wrong[answer] += count
+        groups = [(count, 0.0 if answer in known else math.nan) for answer, count in wrong.items()]
+        return majority_at_k([(correct, 1.0), *groups] if correct else groups, silent, k)
+
+
+def merge_equal_answers(tallies: Iterable[Tally], grader: str) -> None:
+    """Give answers that are equal one text, so that they vote together.
+
+    Mathematics by normalised text, and rational numbers by value (``1/2``, ``0.5``). Wrong answers that
+    only algebra could tell equal stay apart; correct ones never do, see ``Tally.majority``.
+    """
+    if grader != "math":
+        return
+    for tally in tallies:
+        first: dict[str | Fraction, str] = {}
+        same = {}
+        for answer in sorted({answer for answer in tally.answers if answer is not None}):
+            text = normalize(answer)
+            value = _rational(text)
+            same[answer] = first.setdefault(text if value is None else value, answer)
+        tally.answers = [None if answer is None else same[answer] for answer in tally.answers]
+
+
+def _rational(text: str) -> Fraction | None:
+    match = _RATIONAL.fullmatch(text)
+    if not match:
+        return None
+    sign, top, bottom, plain = match.groups()
+    try:
+        return Fraction(f"{sign}{top}/{bottom}" if top else f"{sign}{plain}")
+    except (ValueError, ZeroDivisionError):  # "1/0", "."
+        return None

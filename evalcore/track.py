@@ -1,0 +1,219 @@
+"""Send a checkpoint's scorecards to Weights & Biases: one W&B run per checkpoint, grouped by training run.
+
+>>> track(Path("results/tiny/step-001500"), Wandb(project="my-evals"))
+TrackedRun(url=None, directory=PosixPath('results/tiny/step-001500/wandb/offline-run-…'), …)
+
+A W&B run's id follows from the checkpoint, so tracking it again resumes its run: the summary then shows
+the newest numbers, and its history has one more point at the same ``checkpoint_step``. Metrics are named
+``<benchmark>/<mode>/<metric>``, as in the tables: ``gsm8k/pass@1[8]/symbolic_correct``; shares are 0 to 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from evalcore.config import Wandb
+from evalcore.errors import ConfigError, EvalError, ResultsError
+from evalcore.manifest import MANIFEST, SCORECARD, CheckpointInfo, Manifest
+from evalcore.metrics import Estimate
+from evalcore.summarize import Mode, Scorecard, Subset
+from evalcore.tally import COLUMNS
+
+STEP = "checkpoint_step"
+_ESTIMATES = (*COLUMNS, "no_answer", "avg_tokens")
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """Where the numbers went. url None: not online; directory None: W&B is disabled.
+
+    message: one line for people; offline it says how to upload.
+    """
+
+    url: str | None
+    directory: Path | None
+    offline: bool
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def track(folder: Path, settings: Wandb) -> TrackedRun:
+    """Track every scorecard of one checkpoint's folder (``<results>/<run>/<checkpoint>``).
+
+    Online when W&B finds a key (``WANDB_API_KEY``, netrc), offline otherwise; ``settings.mode`` and then
+    ``WANDB_MODE`` overrule that. W&B writes into ``<folder>/wandb``, nothing elsewhere and nothing on the
+    terminal.
+
+    Raises:
+        ResultsError: the folder holds no scorecards.
+        ConfigError: wandb is not installed.
+        EvalError: W&B refused, or could not be reached.
+    """
+    benchmarks = _load(folder)
+    wandb = _import_wandb()
+    checkpoint = next(iter(benchmarks.values())).manifest.checkpoint
+    try:
+        with _data_folder(folder):
+            return _track(wandb, folder, settings, checkpoint, benchmarks)
+    except (wandb.Error, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EvalError(
+            f"W&B did not take the numbers of {folder}: {reason}; wandb.mode=offline keeps them on disk"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Tracked:
+    folder: Path
+    manifest: Manifest
+    card: Scorecard
+
+
+def _load(folder: Path) -> dict[str, _Tracked]:
+    """The benchmarks that have a scorecard, by name, sorted."""
+    found = sorted(file.parent for file in folder.glob(f"*/{SCORECARD}"))
+    if not found:
+        raise ResultsError(
+            f"{folder}: no {SCORECARD} in its benchmark folders; run `evalcore summarize` first"
+        )
+    tracked = [_Tracked(path, Manifest.load(path), Scorecard.load(path)) for path in found]
+    return {benchmark.card.benchmark: benchmark for benchmark in tracked}
+
+
+def _import_wandb() -> ModuleType:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError("wandb is not installed; pip install 'evalcore[wandb]'") from error
+    return wandb
+
+
+def _track(
+    wandb: Any,
+    folder: Path,
+    settings: Wandb,
+    checkpoint: CheckpointInfo,
+    benchmarks: Mapping[str, _Tracked],
+) -> TrackedRun:
+    quiet = wandb.Settings(
+        silent=True,
+        console="off",
+        save_code=False,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+    wandb.setup(quiet)
+    mode = settings.mode or os.environ.get("WANDB_MODE") or None
+    if mode is None:
+        mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
+    with wandb.init(
+        project=settings.project,
+        entity=settings.entity,
+        mode=mode,
+        dir=str(folder),
+        id=run_id(checkpoint),
+        name=checkpoint.name,
+        group=checkpoint.run,
+        job_type="evaluation",
+        # W&B has nothing to resume offline; the id makes `wandb sync` add to the same run.
+        resume="allow" if mode == "online" else None,
+        settings=quiet,
+    ) as run:
+        run.config.update(_config(checkpoint, benchmarks), allow_val_change=True)
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP)
+        cards = [benchmark.card for benchmark in benchmarks.values()]
+        step = {} if checkpoint.step is None else {STEP: checkpoint.step}
+        run.log({**step, **metrics(cards), "scorecards": wandb.Table(*_table(cards))})
+        run.log_artifact(_artifact(wandb, run.id, benchmarks))
+    if mode == "disabled":
+        return TrackedRun(None, None, True, "W&B is disabled: nothing was sent")
+    directory = Path(run.settings.sync_dir)
+    if run.settings._offline:
+        return TrackedRun(None, directory, True, f"W&B run kept on disk; upload it: wandb sync {directory}")
+    return TrackedRun(run.url, directory, False, f"W&B run: {run.url}")
+
+
+def run_id(checkpoint: CheckpointInfo) -> str:
+    """The W&B run's id: the same for the same checkpoint, another when its weights change. 16 hex digits."""
+    name = "\0".join((checkpoint.run, checkpoint.name, checkpoint.digest))
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def metrics(cards: Sequence[Scorecard]) -> dict[str, float]:
+    """``<benchmark>/<mode>/<metric>`` and ``…_std_err``; what is unknown has no entry."""
+    named = {}
+    for card in cards:
+        for subset, mode in _modes(card):
+            name = card.benchmark if subset is card.subsets[0] else subset.name
+            for metric in _ESTIMATES:
+                estimate: Estimate | None = getattr(mode, metric)
+                if estimate is None:
+                    continue
+                named[f"{name}/{mode.evaluation_mode}/{metric}"] = estimate.value
+                if estimate.std_err is not None:
+                    named[f"{name}/{mode.evaluation_mode}/{metric}_std_err"] = estimate.std_err
+    return named
+
+
+def _table(cards: Sequence[Scorecard]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the pass@k table, one row for each line of a scorecard."""
+    estimates = [name for metric in _ESTIMATES for name in (metric, f"{metric}_std_err")]
+    rows = []
+    for card in cards:
+        for subset, mode in _modes(card):
+            row: list[Any] = [subset.name, mode.evaluation_mode, mode.num_entries]
+            for metric in _ESTIMATES:
+                estimate: Estimate | None = getattr(mode, metric)
+                row += [estimate.value, estimate.std_err] if estimate else [None, None]
+            rows.append(row)
+    return ["benchmark", "evaluation_mode", "num_entries", *estimates], rows
+
+
+def _modes(card: Scorecard) -> Iterator[tuple[Subset, Mode]]:
+    for subset in card.subsets:
+        for mode in subset.modes:
+            yield subset, mode
+
+
+def _config(checkpoint: CheckpointInfo, benchmarks: Mapping[str, _Tracked]) -> dict[str, Any]:
+    made_by = {"checkpoint", "benchmark"}
+    return {
+        "checkpoint": checkpoint.model_dump(),
+        "benchmarks": {
+            name: {"fingerprint": it.manifest.fingerprint, **it.manifest.model_dump(exclude=made_by)}
+            for name, it in benchmarks.items()
+        },
+    }
+
+
+def _artifact(wandb: Any, run: str, benchmarks: Mapping[str, _Tracked]) -> Any:
+    artifact = wandb.Artifact(f"scorecards-{run}", type="evaluation")
+    for name, benchmark in benchmarks.items():
+        for file in (SCORECARD, MANIFEST):
+            artifact.add_file(str(benchmark.folder / file), name=f"{name}/{file}")
+    return artifact
+
+
+@contextmanager
+def _data_folder(folder: Path) -> Iterator[None]:
+    """Keep an artifact's files beside the run until they are uploaded; W&B would put them into HOME."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb" / "data").absolute())
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]

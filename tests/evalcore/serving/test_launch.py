@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evalcore.client import get_json
+from evalcore.config import Server
+from evalcore.errors import ServerError
+from evalcore.serving import launch, supervise
+from evalcore.serving.embedded import running
+from evalcore.serving.launch import server_command, serving
+
+CHECKPOINT = Path(__file__).parents[3] / "include/tiny/checkpoints/step-001500"
+
+COMMANDS = {
+    "embedded": "python -m evalcore.cli serve /ckpt --host 127.0.0.1 --port 4000 --model-name run-1",
+    "vllm": (
+        "python -m vllm.entrypoints.openai.api_server --model /ckpt --served-model-name run-1 "
+        "--host 127.0.0.1 --port 4000 --tensor-parallel-size 4"
+    ),
+    "sglang": (
+        "python -m sglang.launch_server --model-path /ckpt --served-model-name run-1 "
+        "--host 127.0.0.1 --port 4000 --tp-size 4"
+    ),
+    "trtllm": "trtllm-serve /ckpt --host 127.0.0.1 --port 4000 --tp_size 4",
+}
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_command_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "python")
+    server = Server(type=kind, gpus=4, args=("--seed", "a b"))
+    command = server_command(server, Path("/ckpt"), name="run-1", port=4000)
+
+    assert shlex.join(command) == COMMANDS[kind] + " --seed 'a b'"
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "trtllm"])
+def test_one_gpu_needs_no_option(kind: str) -> None:
+    command = server_command(Server(type=kind), Path("/ckpt"), name="run-1", port=4000)
+
+    assert not {"--tensor-parallel-size", "--tp-size", "--tp_size"} & set(command)
+
+
+def test_started_answers_and_is_stopped(tmp_path: Path) -> None:
+    log_file = tmp_path / "results" / "server.log"
+    with serving(Server(), CHECKPOINT, name="run-1", log_file=log_file) as endpoint:
+        assert (endpoint.model, endpoint.type) == ("run-1", "embedded")
+        assert get_json(f"{endpoint.address}/models")["data"][0]["id"] == "run-1"
+        processes = psutil.Process().children(recursive=True)
+        assert any("evalcore.cli" in process.cmdline() for process in processes)
+
+    assert not any(process.is_running() for process in processes)
+    assert "run-1" in log_file.read_text() or log_file.read_text()
+    with pytest.raises(OSError, match="Cannot connect"):
+        get_json(f"{endpoint.address}/models")
+
+
+def test_exit_before_it_answers_shows_the_log(tmp_path: Path) -> None:
+    server = Server(args=("--no-such-option",))
+    with (
+        pytest.raises(
+            ServerError, match=r"embedded server ended with exit code 2 .*ends with: .*no-such-option"
+        ) as e,
+        serving(server, CHECKPOINT, name="x", log_file=tmp_path / "server.log"),
+    ):
+        pass
+
+    assert "\n" not in str(e.value)
+    assert str(tmp_path / "server.log") in str(e.value)
+
+
+def test_silence_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = [sys.executable, "-c", "import time; print('loading'); time.sleep(600)"]
+    monkeypatch.setitem(launch._COMMANDS, "vllm", lambda *_: [*sleep])
+    with (
+        pytest.raises(ServerError, match=r"vllm server does not answer after 0.5 s \(server.start_timeout\)"),
+        serving(Server(type="vllm", start_timeout=0.5), CHECKPOINT, name="x", log_file=tmp_path / "log"),
+    ):
+        pass
+
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_program_that_is_not_installed(tmp_path: Path) -> None:
+    server = Server(type="vllm")
+    with (
+        pytest.raises(ServerError, match=r"vllm server ended with exit code 1 .*No module named"),
+        serving(server, CHECKPOINT, name="x", log_file=tmp_path / "log"),
+    ):
+        pass
+
+
+def test_hanging_workers_are_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # /health and /v1/models are fine; no completion ever comes.
+    monkeypatch.setattr(launch, "_PROBE", launch._PROBE.model_copy(update={"request_timeout": 0.3}))
+    with (
+        running(CHECKPOINT, faults="hang") as address,
+        pytest.raises(ServerError, match="no answer within 0.3 s"),
+        serving(Server(type="openai", address=address), None, name="x", log_file=tmp_path / "log"),
+    ):
+        pass
+
+
+def test_address_is_probed_and_its_first_model_taken(tmp_path: Path) -> None:
+    log_file = tmp_path / "log"
+    with (
+        running(CHECKPOINT) as address,
+        serving(Server(type="openai", address=address + "/"), None, name="x", log_file=log_file) as endpoint,
+    ):
+        assert endpoint[:3] == (address, "step-001500", "openai")
+
+    assert not log_file.exists()
+
+
+def test_address_of_nobody(tmp_path: Path) -> None:
+    server = Server(type="openai", address="http://127.0.0.1:9/v1")
+    with (
+        pytest.raises(ServerError, match="http://127.0.0.1:9/v1: does not list its models"),
+        serving(server, None, name="x", log_file=tmp_path / "log"),
+    ):
+        pass
+
+
+def test_no_checkpoint_to_serve(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ServerError, match="server.type=embedded: give a checkpoint"),
+        serving(Server(), None, name="x", log_file=tmp_path / "log"),
+    ):
+        pass
+
+
+def test_reserved_ports_differ_and_can_be_served_on() -> None:
+    with launch._reserved_port() as first, launch._reserved_port() as second:
+        assert first != second
+        serve = subprocess.Popen(
+            [sys.executable, "-m", "http.server", str(first), "--bind", "127.0.0.1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _wait_for(lambda: psutil.Process(serve.pid).net_connections(), "a listener")
+        finally:
+            serve.kill()
+            serve.wait()
+
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from evalcore.config import Server
+from evalcore.serving.launch import serving
+with serving(Server(), Path(sys.argv[1]), name="x", log_file=Path(sys.argv[2])) as endpoint:
+    print(endpoint.address, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_server_dies_with_its_starter(how: signal.Signals, tmp_path: Path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(CHECKPOINT), str(tmp_path / "log")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert starter.stdout
+    assert starter.stdout.readline().startswith(b"http://127.0.0.1:")
+    server = psutil.Process(starter.pid).children(recursive=True)
+    assert len(server) == 2  # the supervisor, and the server in a group of its own
+    assert os.getpgid(server[1].pid) == server[1].pid != os.getpgid(server[0].pid)
+
+    starter.send_signal(how)
+    starter.wait(20)
+    starter.stdout.close()
+
+    _wait_for(lambda: not any(process.is_running() for process in server), "the end of the server")
+
+
+def test_supervisor_kills_a_group_that_ignores_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    stubborn = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); "
+        "print('up', flush=True); time.sleep(600)"
+    )
+    script = Path(supervise.__file__).read_text().replace("GRACE = 10.0", "GRACE = 0.3")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, sys.executable, "-c", stubborn],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    assert [process.stdout.readline() for _ in range(2)] == [b"up\n"] * 2
+    group = psutil.Process(process.pid).children(recursive=True)
+    assert len(group) == 2
+
+    process.stdin.close()
+
+    assert process.wait(10) == 128 + signal.SIGKILL
+    process.stdout.close()
+    _wait_for(lambda: not any(member.is_running() for member in group), "the end of the group")
+
+
+def test_supervisor_ends_as_its_command_and_kills_what_it_leaves() -> None:
+    leaver = (
+        "import os, sys, time; pid = os.fork(); (pid or time.sleep(600)); print(pid, flush=True); os._exit(3)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, supervise.__file__, sys.executable, "-c", leaver],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    left = int(process.stdout.readline())
+
+    assert process.wait(10) == 3
+    process.stdin.close()
+    process.stdout.close()
+    _wait_for(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie", "its end")
+
+
+def _wait_for(condition: object, what: str) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
