@@ -82,13 +82,15 @@ class ChatTemplate:
             )
         # A template is a program: besides its own refusal it may fail as any program does.
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self._where}: the chat template rejects the messages: {error}") from error
+            raise CheckpointError(
+                f"{self._where}: the chat template rejects the messages: {error}"
+            ) from error
 
 
 class _GenerationTag(Extension):
     """``{% generation %} … {% endgeneration %}`` marks what to train on; here it is just its body."""
 
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+    tags = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno

@@ -312,7 +312,7 @@ def run(config: EvalConfig) -> None:
     typer.echo(as_text(evaluated.scorecards), nl=False)
     typer.echo(f"\nresults: {evaluated.folder}")
     if evaluated.tracked:
-        typer.echo(f"W&B: {evaluated.tracked}")
+        typer.echo(evaluated.tracked)
     if evaluated.failures:
         raise EvalError("; ".join(evaluated.failures))
 

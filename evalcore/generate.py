@@ -118,6 +118,7 @@ class _Work:
     template: ChatTemplate | None
     part: PartWriter
     keys: KeySet
+    wanted: range
     total: int
     found: int
 
@@ -170,6 +171,7 @@ def _prepare(
         template=template,
         part=part,
         keys=keys,
+        wanted=wanted,
         total=len(problems) * len(wanted),
         found=found,
     )
@@ -247,7 +249,9 @@ def _requests(work: _Work, group_samples: bool) -> Iterator[Request]:
     sampling = work.manifest.sampling
     greedy = sampling.model_copy(update={"temperature": 0.0})
     for problem in work.problems.problems:
-        runs = list(_missing_runs(work, problem, _LARGEST_GROUP if group_samples else 1))
+        runs = missing_runs(
+            work.keys, problem.id, work.wanted, longest=_LARGEST_GROUP if group_samples else 1
+        )
         if not runs:
             continue
         prompt: str | list[Message]
@@ -263,21 +267,22 @@ def _requests(work: _Work, group_samples: bool) -> Iterator[Request]:
                 yield Request(key, prompt, sampling, n=len(run), seed=sampling.seed + run.start)
 
 
-def _missing_runs(work: _Work, problem: Problem, longest: int) -> Iterator[range]:
-    """Sample indices not there yet: the greedy one alone, the others in runs without a gap."""
-    if work.manifest.greedy and (problem.id, GREEDY) not in work.keys:
-        yield range(GREEDY, GREEDY + 1)
-    start = sample = 0
-    for sample in range(work.manifest.samples):
-        if (problem.id, sample) in work.keys:
-            if start < sample:
-                yield range(start, sample)
-            start = sample + 1
-        elif sample + 1 - start == longest:
-            yield range(start, sample + 1)
-            start = sample + 1
-    if start < work.manifest.samples:
-        yield range(start, work.manifest.samples)
+def missing_runs(keys: KeySet, problem_id: str, wanted: range, *, longest: int) -> list[range]:
+    """The wanted samples that are not there: the greedy one alone, the others in runs without a gap.
+
+    >>> missing_runs(keys_with_sample_2, "gsm8k-7", range(GREEDY, 6), longest=2)
+    [range(-1, 0), range(0, 2), range(3, 5), range(5, 6)]
+    """
+    runs: list[range] = []
+    for sample in wanted:
+        if (problem_id, sample) in keys:
+            continue
+        last = runs[-1] if runs else None
+        if last and last.stop == sample and last.start != GREEDY and len(last) < longest:
+            runs[-1] = range(last.start, sample + 1)
+        else:
+            runs.append(range(sample, sample + 1))
+    return runs
 
 
 def _rows(reply: Reply) -> list[Row]:

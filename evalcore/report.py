@@ -75,22 +75,26 @@ def notes(card: Scorecard) -> list[str]:
     counts = card.subsets[0].counts
     lines = []
     if counts.expected not in (None, counts.generated):
-        lines.append(f"incomplete: {counts.generated:,} of {counts.expected:,} samples are generated")
+        lines.append(f"incomplete: {counts.generated:,} of {counts.expected:,} samples generated")
     if counts.ungraded:
-        lines.append(f"{counts.ungraded:,} samples are not graded yet")
+        lines.append(f"{_samples(counts.ungraded)} not graded yet")
     if counts.undecided:
-        lines.append(f"{counts.undecided:,} samples could not be graded; left out, not counted as wrong")
+        lines.append(f"{_samples(counts.undecided)} could not be graded; left out, not counted as wrong")
     if counts.unjudged:
-        lines.append(f"{counts.unjudged:,} samples are not judged yet")
+        lines.append(f"{_samples(counts.unjudged)} not judged yet")
     if counts.unparsable:
-        lines.append(f"{counts.unparsable:,} samples got no verdict from the judge; left out")
+        lines.append(f"{_samples(counts.unparsable)} got no verdict from the judge; left out")
     if counts.failed:
-        lines.append(f"{counts.failed:,} requests failed; counted as wrong, without an answer")
+        lines.append(f"{_samples(counts.failed)} failed to be generated; counted as wrong, without an answer")
     if counts.truncated:
         share = counts.truncated / counts.generated
-        lines.append(f"{counts.truncated:,} samples ({share:.2%}) were cut off at the token limit")
+        lines.append(f"{_samples(counts.truncated)} ({share:.2%}) cut off at the token limit")
     lines += _left_out(card)
     return lines
+
+
+def _samples(count: int) -> str:
+    return f"{count:,} sample{'' if count == 1 else 's'}"
 
 
 def _left_out(card: Scorecard) -> Iterator[str]:

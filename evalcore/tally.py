@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 
 from evalcore.grading import normalize
 from evalcore.metrics import both, either, majority_at_k
@@ -40,10 +41,10 @@ class Tally:
 
     __slots__ = (
         "answers",
+        "cluster",
         "failed",
         "judge",
         "problem",
-        "cluster",
         "subset",
         "symbolic",
         "tokens",
@@ -160,18 +161,19 @@ def merge_equal_answers(tallies: Iterable[Tally], grader: str) -> None:
         first: dict[str | Fraction, str] = {}
         same = {}
         for answer in sorted({answer for answer in tally.answers if answer is not None}):
-            text = normalize(answer)
-            value = _rational(text)
-            same[answer] = first.setdefault(text if value is None else value, answer)
+            same[answer] = first.setdefault(_value(answer), answer)
         tally.answers = [None if answer is None else same[answer] for answer in tally.answers]
 
 
-def _rational(text: str) -> Fraction | None:
+@lru_cache(maxsize=1 << 16)  # problems of one benchmark share many answers
+def _value(answer: str) -> str | Fraction:
+    """The number that an answer is, or its normalised text."""
+    text = normalize(answer)
     match = _RATIONAL.fullmatch(text)
     if not match:
-        return None
+        return text
     sign, top, bottom, plain = match.groups()
     try:
         return Fraction(f"{sign}{top}/{bottom}" if top else f"{sign}{plain}")
     except (ValueError, ZeroDivisionError):  # "1/0", "."
-        return None
+        return text

@@ -59,11 +59,14 @@ def track(folder: Path, settings: Wandb) -> TrackedRun:
         EvalError: W&B refused, or could not be reached.
     """
     benchmarks = _load(folder)
+    mode = settings.mode or os.environ.get("WANDB_MODE") or None
+    if mode == "disabled":
+        return TrackedRun(None, None, False, "W&B is disabled: nothing was sent")
     wandb = _import_wandb()
     checkpoint = next(iter(benchmarks.values())).manifest.checkpoint
     try:
         with _data_folder(folder):
-            return _track(wandb, folder, settings, checkpoint, benchmarks)
+            return _track(wandb, mode, folder, settings, checkpoint, benchmarks)
     except (wandb.Error, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EvalError(
@@ -99,6 +102,7 @@ def _import_wandb() -> ModuleType:
 
 def _track(
     wandb: Any,
+    mode: str | None,
     folder: Path,
     settings: Wandb,
     checkpoint: CheckpointInfo,
@@ -114,7 +118,6 @@ def _track(
         x_save_requirements=False,
     )
     wandb.setup(quiet)
-    mode = settings.mode or os.environ.get("WANDB_MODE") or None
     if mode is None:
         mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
     with wandb.init(
@@ -137,8 +140,6 @@ def _track(
         step = {} if checkpoint.step is None else {STEP: checkpoint.step}
         run.log({**step, **metrics(cards), "scorecards": wandb.Table(*_table(cards))})
         run.log_artifact(_artifact(wandb, run.id, benchmarks))
-    if mode == "disabled":
-        return TrackedRun(None, None, True, "W&B is disabled: nothing was sent")
     directory = Path(run.settings.sync_dir)
     if run.settings._offline:
         return TrackedRun(None, directory, True, f"W&B run kept on disk; upload it: wandb sync {directory}")

@@ -18,7 +18,17 @@ from evalcore.errors import ConfigError
 from evalcore.grading import choice, exact, math
 from evalcore.grading.verdict import Equality, Extraction, Options, Verdict
 
-__all__ = ["GRADERS", "VERSION", "Equality", "Extraction", "Grader", "Options", "Verdict", "check_options", "normalize"]
+__all__ = [
+    "GRADERS",
+    "VERSION",
+    "Equality",
+    "Extraction",
+    "Grader",
+    "Options",
+    "Verdict",
+    "check_options",
+    "normalize",
+]
 
 VERSION = "1"
 """Raised whenever a verdict may differ: it is part of ``grading_id``, so everything is graded again."""

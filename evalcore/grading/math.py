@@ -12,7 +12,7 @@ from fractions import Fraction
 from evalcore.grading import extract as _extract
 from evalcore.grading.verdict import Equality, Extraction, Options
 
-OPTIONS = _extract.OPTIONS
+OPTIONS: dict[str, tuple[str, ...]] = _extract.OPTIONS
 
 MAX_LENGTH = 1000
 MAX_NESTING = 24
@@ -21,10 +21,12 @@ MAX_CELLS = 100
 
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 # Spacing commands, and sizes of brackets; `\left\{` and `\{` mean the same. No letter of the answer goes.
-_LOOK = re.compile(r"\\[!,;:]|\\(?:left|right|displaystyle|big|Big|bigg|Bigg)(?![A-Za-z])\.?|\{,\}|~")
+_LOOK = re.compile(r"(?<!\\)\\[!,;: ]|\\(?:left|right|displaystyle|big|Big|bigg|Bigg)(?![A-Za-z])\.?|\{,\}|~")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NUMBER = re.compile(r"[+-]?(?:\d{1,200}(?:\.\d{0,200})?|\.\d{1,200})", re.ASCII)
-_FRACTION = re.compile(r"([+-]?)(?:\\frac\{([+-]?\d{1,200})\}\{(\d{1,200})\}|(\d{1,200})/(\d{1,200}))", re.ASCII)
+_FRACTION = re.compile(
+    r"([+-]?)(?:\\frac\{([+-]?\d{1,200})\}\{(\d{1,200})\}|(\d{1,200})/(\d{1,200}))", re.ASCII
+)
 _MATH_VERIFY_PLACES = 6
 
 
@@ -37,7 +39,7 @@ def quick(answer: str, expected: str) -> Equality | None:
     """The verdict if text, numbers or size decide it; never imports sympy, never takes long."""
     if too_big := out_of_bounds(answer) or out_of_bounds(expected):
         return Equality(True, "text") if answer == expected else Equality(None, too_big)
-    answer, expected = normalize(answer), normalize(expected)
+    answer, expected = normalize(answer), _reference(expected)
     if answer == expected and answer:
         return Equality(True, "text")
     if not answer or not expected:
@@ -49,7 +51,7 @@ def thorough(answer: str, expected: str) -> Equality:
     """The verdict of math-verify. Slow to start, unbounded in time and memory: for killable processes."""
     from evalcore.grading import symbolic
 
-    return symbolic.equal(normalize(answer), normalize(expected))
+    return symbolic.equal(normalize(answer), _reference(expected))
 
 
 def normalize(answer: str) -> str:
@@ -63,13 +65,15 @@ def normalize(answer: str) -> str:
         if answer.startswith(opening) and answer.endswith(closing) and inner.strip() and opening not in inner:
             answer = inner.strip()
             break
-    answer = answer.replace("\\\\", "\\") if re.search(r"\\\\[a-z]", answer) and "matrix" not in answer else answer
-    answer = _LOOK.sub(lambda look: "," if look[0] == "{,}" else " " if look[0] == "~" else "", answer)
+    answer = (
+        answer.replace("\\\\", "\\") if re.search(r"\\\\[a-z]", answer) and "matrix" not in answer else answer
+    )
+    answer = _LOOK.sub(lambda look: {"{,}": ",", "~": " ", "\\ ": " "}.get(look[0], ""), answer)
     answer = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", answer).replace("−", "-")
     answer = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", answer)
     # A space between two letters or digits means something ("1 1/2"); elsewhere it does not.
     answer = re.sub(r"\s+", " ", answer)
-    answer = re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])", "", answer.strip().rstrip(".").rstrip())
+    answer = re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])", "", answer.strip().rstrip(".\\ "))
     return answer.replace(",", "") if _THOUSANDS.fullmatch(answer) else answer
 
 
@@ -88,6 +92,11 @@ def out_of_bounds(text: str) -> str | None:
     if re.search(rf"\d{{{MAX_DIGITS + 1}}}", text):
         return f"a number of more than {MAX_DIGITS} digits"
     return None
+
+
+def _reference(expected: str) -> str:
+    """The normalised reference; some data sets leave its box around it."""
+    return normalize(_extract.boxed(expected).answer or expected)
 
 
 def _numbers(answer: str, expected: str) -> Equality | None:

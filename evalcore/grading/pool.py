@@ -102,7 +102,7 @@ class Pool:
                 finished = worker.receive(results, self.timeout)
                 overdue = not finished and time.monotonic() > worker.deadline
                 if finished or overdue:
-                    self._remove(worker)
+                    self._remove(worker, dying=finished)
                     todo.extendleft(reversed(worker.lost(results, overdue)))
         return [results[index] for index in range(len(pairs))]
 
@@ -121,10 +121,10 @@ class Pool:
         now = time.monotonic()
         return heard + [w for w in self._workers if w.deadline < now and w not in heard]
 
-    def _remove(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker, dying: bool = False) -> None:
         self._selector.unregister(worker.output)
         self._workers.remove(worker)
-        worker.kill()
+        worker.end(dying)
 
 
 class _Worker:
@@ -137,24 +137,37 @@ class _Worker:
     def __init__(self, grader: str, memory: int) -> None:
         package_root = str(Path(__file__).resolve().parents[2])
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, environment.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [package_root, environment.get("PYTHONPATH")])
+        )
         # sympy orders some terms by hash: the same verdict on any worker, on any day.
         environment["PYTHONHASHSEED"] = "0"
         # -P: a math.py or sympy.py in the working folder is not ours to import.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "evalcore.grading.worker", grader, str(memory), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            bufsize=0,
-        )
-        assert self.process.stdin and self.process.stdout and self.process.stderr
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "evalcore.grading.worker",
+            grader,
+            str(memory),
+            str(os.getpid()),
+        ]
+        pipe = subprocess.PIPE
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0
+            )
+        except OSError as error:
+            raise EvalError(f"grading: cannot start a worker ({command[0]}): {error.strerror}") from error
+        assert self.process.stdin
+        assert self.process.stdout
+        assert self.process.stderr
         self.input, self.output, self.errors = self.process.stdin, self.process.stdout, self.process.stderr
         self.ready = False
         self.assigned: deque[int] = deque()
         self.deadline = time.monotonic() + _START_TIMEOUT
         self._unread = b""
+        self._last_words = ""
 
     def send(self, batch: list[int], pairs: Sequence[Pair], timeout: float) -> None:
         self.assigned.extend(batch)
@@ -195,11 +208,13 @@ class _Worker:
             results[others.pop(0)] = Equality(None, "timeout" if overdue else death)
         return others
 
-    def kill(self) -> None:
-        if not _readable(self.output.fileno()) or self.ready:
+    def end(self, dying: bool) -> None:
+        """Kill it, unless it is dying by itself: then its exit code says why."""
+        try:
+            self.process.wait(1.0 if dying else 0.0)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self._last_words = ""
-        self.process.wait()
+            self.process.wait()
         if not self.ready:
             lines = self.errors.read().decode(errors="replace").strip().splitlines()
             self._last_words = lines[-1] if lines else "no message"

@@ -16,7 +16,7 @@ from typing import Any
 
 import sympy
 from latex2sympy2_extended import NormalizationConfig, normalize_latex
-from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy, convert_to_pct
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 from math_verify.parser import get_last_eq
@@ -30,9 +30,10 @@ _RULES = NormalizationConfig(
 
 _NUMBER = re.compile(r"(?:\d{1,200}(?:\.\d{0,200})?|\.\d{1,200})(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+_PERCENT = re.compile(r"([^%]*[^%\\])\\?%\s*")  # the grammar's own rule for a lone `50\%` raises
 
 log = logging.getLogger(__name__)
-# It warns that there is no time limit. that there is no time limit.
+# It warns that there is no time limit.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
@@ -48,6 +49,8 @@ def equal(answer: str, expected: str) -> Equality:
     found = _parse(answer)
     if found is None:
         return Equality(False, "answer is no formula, and the text differs")
+    if {sympy.nan, sympy.zoo} & {wanted, found}:  # "12:00" is a division by zero to the parser
+        return Equality(False, "no finite value, and the text differs")
     return Equality(bool(verify(wanted, found, timeout_seconds=None, raise_on_error=True)), "math-verify")
 
 
@@ -81,5 +84,7 @@ def _parse(text: str) -> Any:
 
 
 def _read(text: str) -> Any:
+    if percentage := _PERCENT.fullmatch(text):
+        return convert_to_pct(_read(percentage[1]))
     parser = _Parser(is_real=not should_treat_as_complex(text))
     return parser.parse_number(text.strip()) if _THOUSANDS.fullmatch(text.strip()) else parser.parse(text)

@@ -19,7 +19,7 @@ import orjson
 
 READY = b"ready"
 RETIRED = 17
-"""The exit code of a worker that gave up its place after answering: its memory is not to be trusted."""
+"""The exit code of a worker that made room for a fresh one after answering: it had grown too big."""
 
 _PR_SET_PDEATHSIG = 1
 _EVENTS_REFUSED = frozenset(
@@ -48,21 +48,23 @@ def main() -> None:
     os.write(output, READY + b"\n")
     os.dup2(null, 2)  # from here on nobody reads it
 
+    base = peak = _peak_memory()
     for line in sys.stdin.buffer:
         for answer, expected in orjson.loads(line):
-            retire = False
             try:
                 equal, reason = thorough(answer, expected)
             except MemoryError:
                 equal, reason = None, "memory"
             except Exception as error:  # any bug of a parser on hostile text: recorded, with its name
                 equal, reason = None, f"crash: {type(error).__name__}"
-            # math-verify takes a MemoryError for "not equal". Allocations grow by doubling, so that a
-            # refused one leaves a peak of more than a quarter of the limit behind.
-            if not equal and (reason == "memory" or _peak_memory() > memory // 4):
-                equal, reason, retire = None, "memory", True
+            before, peak = peak, _peak_memory()
+            # math-verify takes a MemoryError for "not equal"; the peak tells. Big numbers grow by doubling:
+            # when the next step is refused, an eighth of the limit has been used.
+            if not equal and peak - before > memory // 8:
+                equal, reason = None, "memory"
             os.write(output, orjson.dumps([equal, reason]) + b"\n")
-            if retire:
+            # The next pair shall have the same room, and its own peak be seen.
+            if reason == "memory" or peak - base > memory // 4:
                 os._exit(RETIRED)
 
 

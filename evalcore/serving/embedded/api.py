@@ -1,9 +1,9 @@
 """The HTTP side: OpenAI's completions and chat completions over one engine.
 
-    GET  /health               200 while the engine lives
-    GET  /v1/models            the one model, with its max_model_len
-    POST /v1/completions       prompt: text or token ids, one or a list of them
-    POST /v1/chat/completions  messages, rendered with the checkpoint's own template
+- ``GET /health``: 200 while the engine lives; ``GET /version``: of evalcore
+- ``GET /v1/models``: the one model, with its max_model_len
+- ``POST /v1/completions``: continues text or token ids, one or a list of them
+- ``POST /v1/chat/completions``: messages, rendered with the checkpoint's own template
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,7 @@ import orjson
 from aiohttp import web
 from tokenizers import Tokenizer
 
+from evalcore import __version__
 from evalcore.chat_template import ChatTemplate
 from evalcore.errors import CheckpointError, ServerError
 from evalcore.serving.embedded.answers import chat_choice, completion_choice
@@ -34,6 +37,46 @@ _MAX_BODY = 64 << 20
 _NEVER = 10**9  # seconds
 
 
+class Mailbox:
+    """Brings results from the engine's thread to the event loop, waking it once for all that end together.
+
+    ``asyncio.wrap_future`` does the same with a wake-up for each, which is a tenth of the server's time.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: deque[tuple[asyncio.Future[list[Sample]], Future[list[Sample]]]] = deque()
+        self._waking = False
+
+    async def wait(self, future: Future[list[Sample]]) -> list[Sample]:
+        """The future's result; cancelling the wait cancels the future."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[list[Sample]] = loop.create_future()
+
+        def arrived(done: Future[list[Sample]]) -> None:
+            self._arrived.append((waiter, done))
+            if not self._waking:
+                self._waking = True
+                loop.call_soon_threadsafe(self._hand_over)
+
+        future.add_done_callback(arrived)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+
+    def _hand_over(self) -> None:
+        self._waking = False  # before looking: what arrives from now on wakes the loop again
+        while self._arrived:
+            waiter, done = self._arrived.popleft()
+            if waiter.done():
+                continue
+            if (error := done.exception()) is not None:
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(done.result())
+
+
 @dataclass
 class Service:
     """What the handlers share. ``template`` is the reason where the checkpoint has no usable one."""
@@ -44,6 +87,7 @@ class Service:
     model_name: str
     faults: Faults
     die: Callable[[], None] = lambda: None
+    mailbox: Mailbox = field(default_factory=Mailbox)
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -55,6 +99,7 @@ def application(service: Service) -> web.Application:
     app = web.Application(middlewares=[_errors, _misbehave], client_max_size=_MAX_BODY)
     app[SERVICE] = service
     app.router.add_get("/health", _health)
+    app.router.add_get("/version", _version)
     app.router.add_get("/v1/models", _models)
     app.router.add_post("/v1/completions", _completions)
     app.router.add_post("/v1/chat/completions", _chat_completions)
@@ -137,6 +182,10 @@ async def _health(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def _version(request: web.Request) -> web.Response:
+    return _json({"version": __version__})
+
+
 async def _models(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     model = {
@@ -167,7 +216,7 @@ async def _completions(request: web.Request) -> web.Response:
         for prompt in prompts
     ]
     answered = await _answer(service, body.model, requests)
-    choices = []
+    choices: list[dict[str, Any]] = []
     for prompt, asked, samples in zip(prompts, requests, answered, strict=True):
         echoed = None
         if body.echo:
@@ -260,8 +309,8 @@ async def _answer(service: Service, model: str, requests: list[Request]) -> list
         )
     if service.engine.failure is not None:
         raise RequestError(f"the engine died: {service.engine.failure!r}", status=503)
-    # Cancelling the gather, as aiohttp does when the client has gone, cancels the engine's futures.
-    return await asyncio.gather(*(asyncio.wrap_future(service.engine.submit(r)) for r in requests))
+    # Cancelling this, as aiohttp does when the client has gone, cancels the engine's futures.
+    return await asyncio.gather(*(service.mailbox.wait(service.engine.submit(r)) for r in requests))
 
 
 def _response(

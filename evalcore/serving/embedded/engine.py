@@ -51,6 +51,7 @@ class Engine:
         self._ends[list(model.config.eos_ids)] = True
         self._thread = threading.Thread(target=self._loop, name="evalcore-engine", daemon=True)
         self._stopping = False
+        self._cancelled = False  # some request was, since the last step
         self.failure: BaseException | None = None
 
     def start(self) -> None:
@@ -71,11 +72,16 @@ class Engine:
         future: Future[list[Sample]] = Future()
         group: list[Running] = []
         group += [Running(request, index, future, group) for index in range(request.n)]
+        future.add_done_callback(self._note_cancelled)
         for sequence in group:
             self._incoming.put(sequence)
         if self.failure is not None or self._stopping:
             self._fail(group)
         return future
+
+    def _note_cancelled(self, future: Future[list[Sample]]) -> None:
+        if future.cancelled():
+            self._cancelled = True
 
     def _loop(self) -> None:
         try:
@@ -96,7 +102,9 @@ class Engine:
     def _step(self) -> None:
         batch = self._batch
         self._receive(wait=not batch.sequences and not self._waiting)
-        self._drop_cancelled()
+        if self._cancelled:
+            self._cancelled = False
+            self._drop_cancelled()
         running = len(batch.sequences)
         tokens, positions = batch.last_tokens()
         spans, twins = self._admit()
@@ -182,9 +190,7 @@ class Engine:
         prompt = np.array(request.prompt, np.int64)
         for start in range(0, len(prompt) - 1, _CHUNK):
             span = Span(slot, start, prompt[start : min(start + _CHUNK, len(prompt) - 1)])
-            logits = self.model.forward(
-                self._batch.cache, _NO_TOKENS, _NO_TOKENS, [span], all_logits=True
-            )
+            logits = self.model.forward(self._batch.cache, _NO_TOKENS, _NO_TOKENS, [span], all_logits=True)
             following = prompt[start + 1 : start + 1 + len(span.tokens)]
             for row, token in zip(log_softmax(logits), following, strict=True):
                 sequence.prompt_scores.append(sequence.score(row, int(token), request.prompt_logprobs))

@@ -13,6 +13,7 @@ Only requests for completions count, in order of arrival. The same spec and seed
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -81,7 +82,8 @@ def _parse(text: str) -> Rule:
         else:
             valid = [*get_args(When), *([option] if option else [])]
             raise ConfigError(f"fault {text!r}: unknown option {name!r}; valid: {', '.join(valid)}")
-    if amount < 0 or (value > 1 or value < 0 if when == "probability" else value < 1 or value % 1):
+    in_range = 0 <= value <= 1 if when == "probability" else value >= 1 and value % 1 == 0
+    if not in_range or not 0 <= amount < math.inf:
         raise ConfigError(
             f"fault {text!r}: out of range; a probability is 0 to 1, a count a whole number from 1, "
             "and a time not negative"

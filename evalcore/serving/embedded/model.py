@@ -111,13 +111,15 @@ class Llama:
             if batch:
                 keys[np.arange(batch), :, positions] = key[:batch]
                 values[np.arange(batch), :, positions] = value[:batch]
-                seen = (slice(batch), slice(None), slice(length))
-                mixed[:batch] = self._attend_slots(query[:batch], keys[seen], values[seen], mask)
+                mixed[:batch] = self._attend_slots(
+                    query[:batch], keys[:batch, :, :length], values[:batch, :, :length], mask
+                )
             for span, own in zip(spans, rows, strict=True):
-                seen = (span.slot, slice(None), slice(span.start + len(span.tokens)))
-                keys[seen][:, span.start :] = key[own].swapaxes(0, 1)
-                values[seen][:, span.start :] = value[own].swapaxes(0, 1)
-                mixed[own] = self._attend_span(query[own], keys[seen], values[seen], span.start)
+                end = span.start + len(span.tokens)
+                own_keys, own_values = keys[span.slot, :, :end], values[span.slot, :, :end]
+                own_keys[:, span.start :] = key[own].swapaxes(0, 1)
+                own_values[:, span.start :] = value[own].swapaxes(0, 1)
+                mixed[own] = self._attend_span(query[own], own_keys, own_values, span.start)
             return mixed
 
         fed = np.concatenate([tokens, *(span.tokens for span in spans)])
@@ -170,7 +172,8 @@ class Llama:
     def _norm(self, x: Array, weight: Array) -> Array:
         """RMSNorm over the last axis."""
         mean_square = np.einsum("ij,ij->i", x, x)[:, None] / np.float32(x.shape[1])
-        normed: Array = x / np.sqrt(mean_square + np.float32(self.config.norm_eps)) * weight
+        normed: Array = x / np.sqrt(mean_square + np.float32(self.config.norm_eps))
+        normed *= weight
         return normed
 
 

@@ -33,7 +33,7 @@ class Sampling(NamedTuple):
     seed: Seeds
 
     def rows(self, index: Ints) -> Sampling:
-        return Sampling(*(column[index] for column in self))
+        return Sampling(self.temperature[index], self.top_k[index], self.top_p[index], self.seed[index])
 
 
 def choose(logits: Array, sampling: Sampling, step: Ints) -> Ints:
@@ -96,7 +96,8 @@ def _kept(weights: Doubles, sampling: Sampling) -> NDArray[np.bool_]:
     reached = ranked.cumsum(axis=1, dtype=np.float64)
     last = 1 + np.count_nonzero(reached < sampling.top_p[:, None] * reached[:, -1:], axis=1)
     smallest = ranked[np.arange(len(ranked)), np.minimum(last, top_k[:, 0]) - 1]
-    return weights.astype(np.float32) >= smallest[:, None]
+    kept: NDArray[np.bool_] = weights.astype(np.float32) >= smallest[:, None]
+    return kept
 
 
 def _mix(x: Seeds) -> Seeds:

@@ -163,9 +163,7 @@ def load_service(
 
 
 @asynccontextmanager
-async def _listening(
-    service: Service, host: str, port: int
-) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+async def _listening(service: Service, host: str, port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
     """Run the engine and the web application; gives the port and what cuts every connection at once."""
     from aiohttp import web
 

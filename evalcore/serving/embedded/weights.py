@@ -115,7 +115,7 @@ def load_weights(folder: Path, config: LlamaConfig) -> Weights:
     tensors: dict[str, Array] = {}
     for file in weight_files(folder):
         try:
-            stored = deserialize(file.read_bytes())
+            stored = deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
         except SafetensorError as error:
             raise CheckpointError(f"{file}: {error}") from error
         for name, tensor in stored:
@@ -190,9 +190,10 @@ def _eos_ids(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     generation = folder / "generation_config.json"
     if generation.is_file():
         eos = read_json(generation).get("eos_token_id", eos)
-    if eos is None:
-        return ()
-    return tuple(map(int, eos)) if isinstance(eos, list) else (int(eos),)
+    ids = () if eos is None else tuple(map(int, eos if isinstance(eos, list) else [eos]))
+    if any(not 0 <= token < int(raw["vocab_size"]) for token in ids):
+        raise ValueError(f"eos_token_id {eos} is not below vocab_size {raw['vocab_size']}")
+    return ids
 
 
 def _rope_frequencies(raw: dict[str, Any], head_dim: int, folder: Path) -> Array:
@@ -228,4 +229,5 @@ def _llama3_frequencies(frequencies: Array, rope: dict[str, Any]) -> Array:
     turns = float(rope["original_max_position_embeddings"]) * frequencies / (2 * np.pi)
     kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # share of the unscaled frequency
     scaled = (1 - kept) * frequencies / float(rope["factor"]) + kept * frequencies
-    return scaled.astype(np.float32)
+    rounded: Array = scaled.astype(np.float32)
+    return rounded

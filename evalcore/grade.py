@@ -1,0 +1,139 @@
+"""grade: is the answer in each response the expected one? ``generations/`` → ``grades/``.
+
+>>> grade(Path("results/tiny/step-001500/tiny-arithmetic"))
+GradeSummary(rows=1800, new=1800, correct=1132, no_answer=3, undecided=0)
+
+A row of a grades part::
+
+    {"problem_id": "tiny-arithmetic-7", "sample": 3, "predicted_answer": "42", "symbolic_correct": true,
+     "reason": "text"}
+
+``symbolic_correct`` is false where there is no answer (``reason`` says why: no box, unfinished reasoning,
+a request that failed for good) and null where no verdict could be reached (``timeout``, ``memory``, …).
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from evalcore import grading
+from evalcore.errors import ResultsError
+from evalcore.grading import Equality, Grader, Options
+from evalcore.grading.pool import DEFAULT_TIMEOUT, Pair, Pool
+from evalcore.manifest import GENERATIONS, GRADES, Manifest
+from evalcore.progress import Progress
+from evalcore.records import PartWriter, Row, key_of, read_keys, read_rows
+
+_ROWS_AT_ONCE = 4096  # in memory; large, so that a pair that runs into its limit holds up few others
+_PAIRS_REMEMBERED = 200_000
+
+
+class GradeSummary(NamedTuple):
+    """Counts over all rows of the folder's present grading; new: those graded by this call."""
+
+    rows: int
+    new: int
+    correct: int
+    no_answer: int
+    undecided: int
+
+
+def grade(folder: Path, *, workers: int | None = None, timeout: float = DEFAULT_TIMEOUT) -> GradeSummary:
+    """Grade the rows of a benchmark folder that are not graded yet; rows already graded are kept.
+
+    A folder graded by another version of the graders is graded anew, into another part.
+
+    Args:
+        folder: holds ``manifest.json`` and ``generations/``.
+        workers: processes for the answers that need algebra; None: one for each core.
+        timeout: seconds for one of them; over it the row is undecided.
+
+    Raises:
+        ResultsError: no generations, or the folder cannot be written.
+        ConfigError: the manifest names a grader or an option that does not exist.
+    """
+    manifest = Manifest.load(folder)
+    grader = grading.check_options(manifest.grading.grader, manifest.grading.options)
+    if manifest.grading.version != grading.VERSION:
+        renewed = manifest.grading.model_copy(update={"version": grading.VERSION})
+        # What was judged were the old verdicts.
+        manifest = manifest.model_copy(update={"grading": renewed, "judging": None})
+        manifest.save(folder)
+    part, options = manifest.grading_id, manifest.grading.options
+    graded = read_keys(folder / GRADES, part)
+    total = len(read_keys(folder / GENERATIONS, manifest.generation_id))
+    if not total:
+        raise ResultsError(f"{folder}: no generations under its manifest's settings; run `evalcore generate`")
+    if len(graded) < total:
+        generations = read_rows(folder / GENERATIONS, manifest.generation_id)
+        ungraded = (row for row in generations if key_of(row) not in graded)
+        known: dict[Pair, Equality] = {}
+        with (
+            PartWriter(folder / GRADES, f"{part}-0") as writer,
+            Pool(manifest.grading.grader, workers=workers, timeout=timeout) as pool,
+            Progress(f"grade {manifest.benchmark.name}", total, done=len(graded)) as progress,
+        ):
+            while found := [_found(row, grader, options) for row in islice(ungraded, _ROWS_AT_ONCE)]:
+                _compare({f.pair for f in found if f.pair} - known.keys(), grader, pool, known)
+                for row in found:
+                    writer.write(_graded(row, known))
+                progress.advance(samples=len(found), tokens=0)
+                if len(known) > _PAIRS_REMEMBERED:
+                    known.clear()
+    return _summary(folder, part, new=total - len(graded))
+
+
+class _Found(NamedTuple):
+    """What is kept of a generation, which may be long: its key and what was found in it.
+
+    pair: (answer, expected_answer); None if there is no answer, and reason says why.
+    """
+
+    problem_id: str
+    sample: int
+    pair: Pair | None
+    reason: str
+
+
+def _found(row: Row, grader: Grader, options: Options) -> _Found:
+    problem_id, sample = key_of(row)
+    if error := row.get("error"):
+        return _Found(problem_id, sample, None, f"no generation: {error}")
+    answer, reason = grader.extract(row["generation"], options)
+    pair = None if answer is None else (answer, str(row["expected_answer"]))
+    return _Found(problem_id, sample, pair, reason)
+
+
+def _compare(pairs: set[Pair], grader: Grader, pool: Pool, known: dict[Pair, Equality]) -> None:
+    """Add the verdicts of new pairs to the known ones."""
+    passed = []
+    for pair in sorted(pairs):
+        equality = grader.quick(*pair)
+        if equality is None:
+            passed.append(pair)
+        else:
+            known[pair] = equality
+    known.update(zip(passed, pool.compare(passed), strict=True))
+
+
+def _graded(found: _Found, known: dict[Pair, Equality]) -> Row:
+    equality = known[found.pair] if found.pair else Equality(False, found.reason)
+    return {
+        "problem_id": found.problem_id,
+        "sample": found.sample,
+        "predicted_answer": found.pair[0] if found.pair else None,
+        "symbolic_correct": equality.equal,
+        "reason": equality.reason,
+    }
+
+
+def _summary(folder: Path, part: str, new: int) -> GradeSummary:
+    rows = correct = no_answer = undecided = 0
+    for row in read_rows(folder / GRADES, part):
+        rows += 1
+        correct += row["symbolic_correct"] is True
+        no_answer += row["predicted_answer"] is None
+        undecided += row["symbolic_correct"] is None
+    return GradeSummary(rows, new, correct, no_answer, undecided)

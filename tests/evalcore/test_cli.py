@@ -1,0 +1,165 @@
+"""The command line as a user meets it: real processes, real checkpoints, real mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_folder import write_checkpoint
+
+from evalcore.records import read_part
+from evalcore.serving.embedded import running
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "include" / "tiny" / "checkpoints" / "step-001500"
+
+
+def evalcore(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "evalcore.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "200", **(env or {})},
+    )
+
+
+def refused(*arguments: object, env: dict[str, str] | None = None) -> str:
+    """The one line that a refused command prints."""
+    result = evalcore(*arguments, env=env)
+    assert result.returncode == 1, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("evalcore: error: ")]
+    assert len(errors) == 1, result.stderr
+    assert result.stderr.splitlines()[-1] == errors[0]
+    return errors[0]
+
+
+VERBS = ["prepare", "plan", "convert", "serve", "generate", "grade", "judge", "summarize", "track", "run"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_examples(verb: str) -> None:
+    result = evalcore(verb, "--help")
+    assert result.returncode == 0
+    assert "Examples" in result.stdout
+    assert f"evalcore {verb}" in result.stdout
+
+
+def test_the_list_of_benchmarks() -> None:
+    names = [line.split()[0] for line in evalcore("prepare", "--list").stdout.splitlines()]
+    shipped = "gsm8k math-500 aime24 aime25 amc23 comp-math-24-25 hle omni-math minerva-math olympiadbench"
+    assert {*shipped.split(), "tiny-arithmetic"} <= set(names)
+
+
+@pytest.mark.slow
+def test_run_is_the_stages_one_by_one_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    options = ["-b", "tiny-arithmetic:2", "--max-problems", "12", "wandb.mode=disabled"]
+    whole = evalcore("run", CHECKPOINT, *options, "-o", tmp_path / "a")
+    assert whole.returncode == 0, whole.stderr
+    assert "pass@2" in whole.stdout
+    commands = evalcore("plan", CHECKPOINT, *options, "-o", tmp_path / "b").stdout.splitlines()
+    for command in commands:
+        assert evalcore(*command.split()[1:]).returncode == 0
+    a, b = (tmp_path / x / "tiny" / "step-001500" / "tiny-arithmetic" for x in "ab")
+    assert json.loads((a / "scorecard.json").read_text()) == json.loads((b / "scorecard.json").read_text())
+    part = next((a / "generations").iterdir())
+    assert len(list(read_part(part))) == 36
+    before = part.read_bytes()
+    again = evalcore("run", CHECKPOINT, *options, "-o", tmp_path / "a")
+    assert (again.returncode, part.read_bytes()) == (0, before)
+    assert again.stdout == whole.stdout
+    markdown = evalcore("summarize", tmp_path / "a", "--markdown")
+    assert "| pass@2 | 12 |" in markdown.stdout
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "no weights; expected model.safetensors"),
+        (lambda f: os.truncate(f / "model.safetensors", 100), "truncated"),
+        (lambda f: shutil.rmtree(f), "no such folder"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole(tmp_path: Path, harm, message: str) -> None:  # type: ignore[no-untyped-def]
+    folder = write_checkpoint(tmp_path / "run" / "step-1")
+    harm(folder)
+    for verb in ("plan", "run", "generate", "convert"):
+        error = refused(verb, folder, "-c", "tiny", "-o", tmp_path / "results")
+        assert message in error
+        assert str(folder) in error
+    assert message in refused("serve", folder, "--port", 0)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-b", "gsm9k"], r"unknown benchmark 'gsm9k'; valid: aime24, .*tiny-arithmetic"),
+        (["-b", "tiny-arithmetic:-1"], r"'tiny-arithmetic:-1': samples must be a whole number from 0"),
+        (["-c", "huge"], r"unknown suite 'huge'; valid: default, "),
+        (["-c", "tiny", "inference.temp=1"], r"unknown key 'inference.temp'; valid: "),
+        (["-c", "tiny", "--server-type", "tgi"], r"server.type: .*'embedded', 'vllm'"),
+        (["-c", "tiny", "elsewhere"], r"one checkpoint, please, not 2"),
+        ([], r"benchmarks: "),
+    ],
+)
+def test_a_wrong_request(tmp_path: Path, arguments: list[str], message: str) -> None:
+    folder = write_checkpoint(tmp_path / "run" / "step-1")
+    assert re.search(message, refused("run", folder, *arguments, "-o", tmp_path / "results"))
+
+
+def test_a_prompt_with_a_variable_the_problems_lack(tmp_path: Path) -> None:
+    prompt = tmp_path / "mine.yaml"
+    prompt.write_text("user: '{question} in {language}'\n")
+    error = refused("run", CHECKPOINT, "-c", "tiny", "-o", tmp_path / "r", f"prompt={prompt}")
+    assert "question" in error
+    assert "problem" in error
+
+
+def test_a_row_without_an_answer(tmp_path: Path) -> None:
+    source = tmp_path / "mine.jsonl"
+    source.write_text('{"problem": "1+1?", "expected_answer": "2"}\n{"problem": "1+2?"}\n')
+    error = refused("prepare", "gsm8k", "--source", source, env={"EVALCORE_DATA": str(tmp_path / "data")})
+    assert "mine.jsonl:2" in error
+    assert "answer" in error
+    assert not list((tmp_path / "data").rglob("*.jsonl"))
+
+
+def test_a_port_in_use() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        error = refused("serve", CHECKPOINT, "--port", port)
+    assert str(port) in error
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_half_way_loses_nothing(tmp_path: Path) -> None:
+    request = ["-b", "tiny-arithmetic:0", "-o", tmp_path, "--training-run", "r", "wandb.mode=disabled"]
+
+    def part() -> Path:
+        return next(tmp_path.rglob("generations/*.jsonl"))
+
+    with running(CHECKPOINT, model_name="m", faults="die:after=40") as address:
+        error = refused(
+            "run", "--server-address", address, "--model", "m", *request, "client.max_retries=1",
+            "client.concurrency=8",
+        )  # fmt: skip
+    assert address in error
+    kept = part().read_bytes()
+    assert 0 < kept.count(b"\n") < 240
+
+
+def test_results_on_a_full_disk(tmp_path: Path) -> None:
+    # What cannot be written at all is the same to a user as a disk that is full (see test_records).
+    (tmp_path / "results").write_text("a file where the folder should be")
+    error = refused("generate", CHECKPOINT, "-c", "tiny", "-o", tmp_path / "results")
+    assert "cannot write" in error
