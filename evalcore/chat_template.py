@@ -1,6 +1,6 @@
 """A checkpoint's own chat template, rendered as transformers' ``apply_chat_template`` renders it.
 
->>> template = ChatTemplate.load(Path("include/tiny/checkpoints/step-001500"))
+>>> template = ChatTemplate.load(Path("include/tiny/checkpoints/step-001800"))
 >>> template.render([{"role": "user", "content": "1 + 1 = ?"}])
 '<|begin|><|user|>1 + 1 = ?<|end|><|assistant|>'
 

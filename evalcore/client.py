@@ -111,8 +111,9 @@ def ask(
     never succeed becomes a Reply with an error. Whatever ``handle`` raises ends the run.
 
     Raises:
-        ServerError: the server refuses everything (the key, the model, a setting), or is dead.
-        UnansweredError: all retries of some requests were used up; all others have been handed over.
+        ServerError: the server is dead.
+        UnansweredError: it refuses everything (the key, the model, a setting), or all retries of some
+            requests were used up, after all others have been handed over.
     """
     asking = _Asking(handle, address, model, client, api_key_env)
     _run(asking.run(requests))
@@ -152,7 +153,7 @@ def _session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSession:
 
 
 class UnansweredError(ServerError):
-    """The server lives and answered all but some requests; another benchmark may fare better."""
+    """The server lives, but refuses these settings or left some requests unanswered; others may fare better."""
 
 
 class _RetryLater(Exception):
@@ -274,7 +275,7 @@ class _Asking:
                     raise
                 refusals += 1
                 if refusals == _REFUSALS:
-                    raise ServerError(
+                    raise UnansweredError(
                         f"{self.address}: refuses the request: {refusal}; change the setting it names"
                     ) from None
             except _RetryLater as failure:
@@ -344,13 +345,13 @@ class _Asking:
         # A server may repeat the key it was given.
         reason = f"{status} {_reason(content)}".replace(self.api_key, "***")
         if status in {401, 403}:
-            return ServerError(f"{self.address}: {reason}; put the server's key in {self.api_key_env}")
+            return UnansweredError(f"{self.address}: {reason}; put the server's key in {self.api_key_env}")
         if status in {404, 405} or 300 <= status < 400:
-            return ServerError(
+            return UnansweredError(
                 f"{self.address}: {reason}; check the address and the model's name {self.model!r}"
             )
         if b"insufficient_quota" in content:
-            return ServerError(f"{self.address}: {reason}; the account of {self.api_key_env} is used up")
+            return UnansweredError(f"{self.address}: {reason}; the account of {self.api_key_env} is used up")
         if status >= 500 or status in _RETRIED:
             wait = retry_after(response.headers.get("Retry-After"))
             if wait > _LONGEST_RETRY_AFTER:

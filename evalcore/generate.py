@@ -4,9 +4,10 @@ One call owns its inference server: started on the checkpoint, used for all the 
 is there already is not asked again, so the same call goes on after any end. A row of
 ``<results>/<run>/<checkpoint>/<benchmark>/generations/<id>-0.jsonl``::
 
-    {"problem_id": "tiny-arithmetic-7", "sample": 3, "problem": "Mia has 17 pens. …", "expected_answer": "42",
-     "generation": "17 + 25 = 42. The answer is \\boxed{42}.", "num_generated_tokens": 21,
-     "finish_reason": "stop", "seed": 3}
+    {"problem_id": "tiny-arithmetic-10", "sample": 1, "problem": "There are 8 boxes with 8 books in each. …",
+     "expected_answer": "64", "subset_for_metrics": "one-step",
+     "generation": "8 * 8 = 64. The answer is \\boxed{64}.", "num_generated_tokens": 19,
+     "finish_reason": "stop", "seed": 1}
 
 A problem that can never be answered (it does not fit the context) has an empty generation and an ``error``.
 """
@@ -50,7 +51,7 @@ log = logging.getLogger(__name__)
 
 # A group's slots on the server stand idle from a short answer to the end of the longest one, the more
 # the larger it is; and what it saves, the prompt's prefill, is saved with the first few.
-_LARGEST_GROUP = 8
+_LARGEST_GROUP = 4
 
 
 class Generated(NamedTuple):
@@ -94,7 +95,7 @@ def generate(config: EvalConfig) -> list[Generated]:
                 for work in works:
                     try:
                         results.append(_generate(work, config, endpoint))
-                    except (ServerError, EvalError) as error:
+                    except EvalError as error:
                         if isinstance(error, ServerError) and not isinstance(error, UnansweredError):
                             raise
                         failures.append(f"{work.problems.benchmark}: {error}")

@@ -39,6 +39,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -160,7 +161,7 @@ def submit(root: Path, name: str, argv: Sequence[str], env: Mapping[str, str] | 
     """
     number = next((int(attempt.name) + 1 for attempt in _attempts(root / name)), 1)
     folder = root.absolute() / name / str(number)
-    temporary = folder.with_name(f".{number}.{os.getpid()}.tmp")
+    temporary = folder.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)
         write_file(temporary / COMMAND, orjson.dumps({"argv": list(argv)}))

@@ -19,13 +19,13 @@ from typing import Any
 import orjson
 
 from evalcore.errors import ResultsError
+from evalcore.judge import parse_verdict
 from evalcore.records import GREEDY
 from evalcore.summarize import Scorecard, score
 from evalcore.tally import Tally, merge_equal_answers
 
 _SAMPLES = re.compile(r"output-rs(\d+)\.jsonl")
 _GREEDY = ("output-greedy.jsonl", "output.jsonl")
-_JUDGEMENT = re.compile(r"judge?ment\W*(yes|no)\b", re.IGNORECASE)
 
 
 def is_results(folder: Path) -> bool:
@@ -110,14 +110,8 @@ def _add(tally: Tally, sample: int, row: dict[str, Any]) -> None:
     if "judge_correct" in row:
         tally.add_judgement(sample, _verdict(row["judge_correct"]))
     elif "judgement" in row:
-        tally.add_judgement(sample, _judgement(row["judgement"]))
+        tally.add_judgement(sample, parse_verdict(str(row["judgement"] or "")))
 
 
 def _verdict(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
-
-
-def _judgement(text: Any) -> bool | None:
-    """The last ``Judgement: Yes`` or ``No`` of a judge's answer; None if there is none."""
-    verdicts = _JUDGEMENT.findall(text) if isinstance(text, str) else []
-    return verdicts[-1].lower() == "yes" if verdicts else None

@@ -19,7 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalcore.errors import ResultsError
-from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, SCORECARD, CheckpointInfo, Manifest
+from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, MANIFEST, SCORECARD, CheckpointInfo, Manifest
 from evalcore.metrics import Estimate, mean, no_answer_at_k, pass_at_k
 from evalcore.records import GREEDY, Row, read_rows, write_file
 from evalcore.tally import COLUMNS, Tally, merge_equal_answers
@@ -91,14 +91,22 @@ class Scorecard(_Record):
 
     @classmethod
     def load(cls, folder: Path) -> Scorecard:
-        """Read a folder's scorecard; ResultsError if it is missing or unreadable."""
+        """Read a folder's scorecard; ResultsError if it is missing, unreadable or of other settings."""
         file = folder / SCORECARD
         try:
-            return cls.model_validate_json(file.read_bytes())
+            card = cls.model_validate_json(file.read_bytes())
         except FileNotFoundError:
             raise ResultsError(f"{folder}: no {SCORECARD}; run `evalcore summarize {folder}` first") from None
         except (OSError, ValidationError) as error:
             raise ResultsError(f"{file}: unreadable ({str(error).splitlines()[0]})") from error
+        manifest = Manifest.load(folder)
+        weights = card.checkpoint.digest if card.checkpoint else None
+        if (weights, card.fingerprint) != (manifest.checkpoint.digest, manifest.fingerprint):
+            # Left by an evaluation before the one that the manifest describes, whose own is not there yet.
+            raise ResultsError(
+                f"{file}: made under other settings than {MANIFEST}; run `evalcore summarize {folder}`"
+            )
+        return card
 
 
 def summarize(folder: Path) -> Scorecard:

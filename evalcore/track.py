@@ -11,7 +11,9 @@ the newest numbers, and its history has one more point at the same ``checkpoint_
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from evalcore.manifest import MANIFEST, SCORECARD, CheckpointInfo, Manifest
 from evalcore.metrics import Estimate
 from evalcore.summarize import Mode, Scorecard, Subset
 from evalcore.tally import COLUMNS
+
+log = logging.getLogger(__name__)
 
 STEP = "checkpoint_step"
 _ESTIMATES = (*COLUMNS, "no_answer", "avg_tokens")
@@ -82,14 +86,25 @@ class _Tracked:
 
 
 def _load(folder: Path) -> dict[str, _Tracked]:
-    """The benchmarks that have a scorecard, by name, sorted."""
-    found = sorted(file.parent for file in folder.glob(f"*/{SCORECARD}"))
-    if not found:
+    """The benchmarks that have a scorecard of their manifest's settings, by name, sorted.
+
+    A checkpoint that was overwritten by another of its name has results of both: the newest counts.
+    """
+    tracked = []
+    for file in sorted(folder.glob(f"*/{SCORECARD}"), key=lambda file: file.stat().st_mtime):
+        try:
+            tracked.append(_Tracked(file.parent, Manifest.load(file.parent), Scorecard.load(file.parent)))
+        except ResultsError as error:
+            log.warning("not tracked: %s", error)
+    if not tracked:
         raise ResultsError(
             f"{folder}: no {SCORECARD} in its benchmark folders; run `evalcore summarize` first"
         )
-    tracked = [_Tracked(path, Manifest.load(path), Scorecard.load(path)) for path in found]
-    return {benchmark.card.benchmark: benchmark for benchmark in tracked}
+    digest = tracked[-1].manifest.checkpoint.digest
+    for old in (benchmark for benchmark in tracked if benchmark.manifest.checkpoint.digest != digest):
+        log.warning("not tracked: %s: of a checkpoint of the same name with other weights", old.folder)
+    current = [benchmark for benchmark in tracked if benchmark.manifest.checkpoint.digest == digest]
+    return {benchmark.card.benchmark: benchmark for benchmark in sorted(current, key=lambda it: it.folder)}
 
 
 def _import_wandb() -> ModuleType:
@@ -142,7 +157,8 @@ def _track(
         run.log_artifact(_artifact(wandb, run.id, benchmarks))
     directory = Path(run.settings.sync_dir)
     if run.settings._offline:
-        return TrackedRun(None, directory, True, f"W&B run kept on disk; upload it: wandb sync {directory}")
+        command = f"wandb sync {shlex.quote(str(directory))}"
+        return TrackedRun(None, directory, True, f"W&B run kept on disk; upload it: {command}")
     return TrackedRun(run.url, directory, False, f"W&B run: {run.url}")
 
 

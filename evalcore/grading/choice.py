@@ -14,9 +14,10 @@ OPTIONS: dict[str, tuple[str, ...]] = {}
 
 _LETTER = r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s{0,3}[(\[]?\s?([A-Z])\s?(?:[)\]]|(?![A-Za-z0-9'’^_]))"
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{\s?" + _LETTER + r"(?=[\s.:})\]])")
+# "Option A is wrong" announces nothing: it takes "answer" or "correct option", and "is" or a colon.
 _WORDS = re.compile(
-    r"(?i:\b(?:answer|choice|option)\b)[*_]{0,3}(?:\s(?i:choice|option))?(?:\s(?i:is)\b|\s?[:=])?"
-    r"(?:\s(?i:choice|option))?[\s*_:=$]{0,6}" + _LETTER
+    r"(?i:\b(?:answer|(?:correct|right|best)\s(?:choice|option))\b)[*_]{0,3}(?:\s(?i:choice|option))?"
+    r"(?:\s(?i:is)\b|\s?[:=])(?:\s(?i:choice|option))?[\s*_:=$]{0,6}" + _LETTER
 )
 # The letter alone on a line, in whatever dress: `C`, `(C)`, `**C**`, `C.`
 _ALONE = re.compile(r"^[\s*_$]{0,6}" + _LETTER + r"[.):\s*_$}]{0,6}$", re.MULTILINE)

@@ -18,7 +18,10 @@ _THINK, _END_THINK = "<think>", "</think>"
 # that escapes as in JSON) is a box too: the escape must not swallow the second one.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*(\{)|\\(?!\\(?:boxed|fbox)).|[{}]", re.DOTALL)
 _ANNOUNCED = re.compile(r"\banswer[*_]{0,3}(?:\s+is\b|\s?[:=])[*_:=\s]{0,6}|####\s?", re.IGNORECASE)
-_FORMULA = re.compile(r"\$\$?([^$]{1,1000})\$\$?|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]", re.DOTALL)
+# Between \( and \) no other of them: each character is looked at once, however many stay open.
+_FORMULA = re.compile(
+    r"\$\$?([^$]+)\$\$?|\\\(((?:[^\\]|\\[^()\[\]])+)\\\)|\\\[((?:[^\\]|\\[^()\[\]])+)\\\]", re.DOTALL
+)
 _NUMBER = re.compile(r"(?<![\w.])[-−]?[$€£]?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?(?:\s?\\?%)?")
 _FEW_WORDS = 4
 _LONGEST_LINE = 1000  # of an announced answer; what goes on for longer is no answer

@@ -55,6 +55,8 @@ def main() -> None:
                 equal, reason = thorough(answer, expected)
             except MemoryError:
                 equal, reason = None, "memory"
+            except Refused as refused:
+                equal, reason = None, f"crash: refused {refused}"
             except Exception as error:  # any bug of a parser on hostile text: recorded, with its name
                 equal, reason = None, f"crash: {type(error).__name__}"
             before, peak = peak, _peak_memory()
@@ -81,20 +83,29 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+class Refused(BaseException):
+    """What hostile text must never reach. No Exception: libraries take those for "not equal"."""
+
+
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook: text is never compiled as Python here, and no program or connection is started.
 
-    The parser in use does none of it; should one ever do, this makes it an error and not an incident.
+    The parser in use does none of it; should one ever do, this makes it undecided and not an incident.
     """
-    if event in _EVENTS_REFUSED or (
-        event == "compile" and arguments[1] in (None, "<string>") and not _importing()
-    ):
-        raise PermissionError(f"refused while grading: {event}")
+    if event in _EVENTS_REFUSED:
+        raise Refused(event)
+    if event == "compile" and str(arguments[1] or "<").startswith("<") and not _harmless():
+        raise Refused(event)
 
 
-def _importing() -> bool:
-    """Whether a module is being imported: named tuples and dataclasses compile text of their own then."""
-    frame = sys._getframe()
+def _harmless() -> bool:
+    """Whether it is code of sympy's own, of which the text decides nothing but a number of variables.
+
+    Or a module is being imported: named tuples and dataclasses compile text of their own then.
+    """
+    frame = sys._getframe(2)
+    if frame.f_code.co_filename.endswith("/sympy/polys/monomials.py"):
+        return True
     while frame := frame.f_back:  # type: ignore[assignment]
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from evalcore.client import Reply, Request, ask, get_json
+from evalcore.client import Reply, Request, UnansweredError, ask, get_json
 from evalcore.config import Client, Sampling, Server
 from evalcore.errors import ResultsError, ServerError
 from evalcore.serving import supervise
@@ -54,7 +54,7 @@ def serving(server: Server, folder: Path | None, *, name: str, log_file: Path) -
     name: what the model is to be called. log_file: what a server that is started prints; overwritten.
 
     Raises:
-        ServerError: it did not start (with the last lines of its log), or does not answer a completion.
+        ServerError: it did not start or died, with the last lines of its log, or answers no completion.
     """
     if server.address:
         yield _probe(server, server.address.rstrip("/"))
@@ -65,12 +65,18 @@ def serving(server: Server, folder: Path | None, *, name: str, log_file: Path) -
         command = server_command(server, folder, name=name, port=port)
         process = _start(command, log_file)
         log.info("starting %s server on port %d, log %s", server.type, port, log_file)
+        started = time.monotonic()
         try:
-            started = time.monotonic()
             _wait_until_up(process, server, f"http://{_HOST}:{port}/v1", log_file)
-            endpoint = _probe(server, f"http://{_HOST}:{port}/v1", process, log_file)
+            endpoint = _probe(server, f"http://{_HOST}:{port}/v1")
             log.info("%s server up after %.1f s", server.type, time.monotonic() - started)
             yield endpoint
+        except ServerError as error:
+            if (code := process.poll()) is None:
+                raise
+            raise ServerError(
+                f"the {server.type} server died (exit code {code}): {error}; {_last_lines(log_file)}"
+            ) from None
         finally:
             _stop(process)
 
@@ -156,7 +162,8 @@ def _wait_until_up(process: subprocess.Popen[bytes], server: Server, address: st
             _models(server, address)
             return
         except (OSError, aiohttp.ClientError, ValueError):
-            _check_alive(process, server, log_file)
+            if process.poll() is not None:
+                raise ServerError("it ended before it answered") from None
         if time.monotonic() > deadline:
             raise ServerError(
                 f"the {server.type} server does not answer after {server.start_timeout:g} s "
@@ -165,12 +172,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], server: Server, address: st
         time.sleep(_POLL)
 
 
-def _probe(
-    server: Server,
-    address: str,
-    process: subprocess.Popen[bytes] | None = None,
-    log_file: Path | None = None,
-) -> Endpoint:
+def _probe(server: Server, address: str) -> Endpoint:
     """Have one token completed; as text, or as chat where text is not to be had."""
     model = server.model if server.address and server.model else _first_model(server, address)
     answers: list[Reply] = []
@@ -185,22 +187,13 @@ def _probe(
                 [request], answers.append,
                 address=address, model=model, client=_PROBE, api_key_env=server.api_key_env,
             )  # fmt: skip
-        except ServerError as error:
-            if process and log_file:
-                _check_alive(process, server, log_file)
+        except UnansweredError as error:
             refusals.append(str(error))
             continue
         if answers[-1].error is None:
             return Endpoint(address, model, server.type, _version(server, address))
         refusals.append(str(answers[-1].error))
     raise ServerError(refusals[-1])
-
-
-def _check_alive(process: subprocess.Popen[bytes], server: Server, log_file: Path) -> None:
-    if (code := process.poll()) is not None:
-        raise ServerError(
-            f"the {server.type} server ended with exit code {code} before it answered; {_last_lines(log_file)}"
-        )
 
 
 def _last_lines(log_file: Path) -> str:

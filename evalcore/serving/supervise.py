@@ -2,7 +2,8 @@
 
 ``python supervise.py COMMAND…`` starts the command in a process group of its own and stops the whole group
 when standard input ends: the starter holds the other end of that pipe, and the kernel closes it however the
-starter dies. Exits as the command did (128 + signal if by one), after killing what the command left behind.
+starter dies. SIGTERM stops it too. Exits as the command did (128 + signal if by one), after killing what the
+command left behind.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ GRACE = 10.0
 def main() -> None:
     # A server's workers (vLLM has two for each model) are in its group; they must go too.
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_stop_at_end_of_input, args=(server.pid,), daemon=True).start()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_read_to_the_end, args=(stop,), daemon=True).start()
+    threading.Thread(target=_stop, args=(stop, server.pid), daemon=True).start()
     # Looked at, not reaped yet: its pid still names the group and can be nobody else's.
     os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
     _signal_group(server.pid, signal.SIGKILL)
@@ -30,9 +34,14 @@ def main() -> None:
     sys.exit(code if code >= 0 else 128 - code)
 
 
-def _stop_at_end_of_input(group: int) -> None:
+def _read_to_the_end(stop: threading.Event) -> None:
     while os.read(0, 1024):
         pass
+    stop.set()
+
+
+def _stop(stop: threading.Event, group: int) -> None:
+    stop.wait()
     _signal_group(group, signal.SIGTERM)
     time.sleep(GRACE)
     _signal_group(group, signal.SIGKILL)

@@ -21,8 +21,8 @@ from evalcore.config import Client, Sampling
 from evalcore.errors import ServerError
 from evalcore.serving.embedded import running
 
-CHECKPOINT = Path(__file__).parents[2] / "include/tiny/checkpoints/step-001500"
-CHAT = Sampling(tokens_to_generate=48, temperature=0.8, top_p=1.0)
+CHECKPOINT = sorted((Path(__file__).parents[2] / "include/tiny/checkpoints").iterdir())[1]
+CHAT = Sampling(tokens_to_generate=24, temperature=1.5, top_p=1.0)
 GREEDY = CHAT.model_copy(update={"temperature": 0.0})
 
 Answer = Callable[[dict[str, Any], int], web.StreamResponse | dict[str, Any]]
@@ -74,7 +74,7 @@ def refusal(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 
 def collect(
-    address: str, *requests: Request, client: Client | None = None, model: str = "step-001500"
+    address: str, *requests: Request, client: Client | None = None, model: str = CHECKPOINT.name
 ) -> list[Reply]:
     replies: list[Reply] = []
     ask(requests, replies.append, address=address, model=model, client=client or Client(concurrency=16))
@@ -138,7 +138,7 @@ def test_text_prompt_goes_to_completions(server: str) -> None:
 @pytest.mark.parametrize(
     "faults",
     [
-        "429:first=20:retry_after=0.01",
+        "429:first=8:retry_after=0.01",
         "500:every=3",
         "503:every=4:retry_after=0.01",
         "drop:every=3",
@@ -147,7 +147,7 @@ def test_text_prompt_goes_to_completions(server: str) -> None:
     ],
 )
 def test_what_passes_is_tried_again(server: str, faults: str) -> None:
-    requests = [request(i, f"Mia has {i} pens. Mia finds {i + 3} more.", n=2, seed=i) for i in range(30)]
+    requests = [request(i, f"Mia has {i} pens. Mia finds {i + 3} more.", n=2, seed=i) for i in range(12)]
     with running(CHECKPOINT, faults=faults) as bad_server:
         replies = collect(bad_server, *requests)
 
@@ -178,7 +178,7 @@ def test_server_that_dies_half_way_keeps_what_came_before() -> None:
             map(request, range(1000)),
             replies.append,
             address=address,
-            model="step-001500",
+            model=CHECKPOINT.name,
             client=Client(concurrency=2, max_retries=3),
         )
 
@@ -262,7 +262,7 @@ def test_overflow_in_the_words_of_other_servers(message: str) -> None:
     [
         (401, r"401 no \*\*\* here; put the server's key in TEST_KEY"),
         (403, r"put the server's key in TEST_KEY"),
-        (404, r"404 no \*\*\* here; check the address and the model's name 'step-001500'"),
+        (404, rf"404 no \*\*\* here; check the address and the model's name '{CHECKPOINT.name}'"),
         (302, r"302 no \*\*\* here; check the address"),
         (400, r"refuses the request: 400 no \*\*\* here; change the setting"),
     ],
@@ -275,7 +275,14 @@ def test_what_concerns_everything_ends_the_run(
         scripted(lambda body, i: refusal(status, "no sk-secret here")) as address,
         pytest.raises(ServerError, match=expected) as caught,
     ):
-        ask([request()], print, address=address, model="step-001500", client=Client(), api_key_env="TEST_KEY")
+        ask(
+            [request()],
+            print,
+            address=address,
+            model=CHECKPOINT.name,
+            client=Client(),
+            api_key_env="TEST_KEY",
+        )
 
     assert address in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -309,7 +316,7 @@ def test_newer_name_of_max_tokens() -> None:
     with scripted(answer) as address:
         replies = collect(address, *map(request, range(3)))
 
-    assert [r.choices[0].text for r in replies] == ["48"] * 3
+    assert [r.choices[0].text for r in replies] == ["24"] * 3
 
 
 def test_request_that_always_fails_does_not_stop_the_others() -> None:
@@ -435,7 +442,7 @@ def test_requests_are_taken_only_when_there_is_room(server: str) -> None:
         nonlocal done
         done += 1
 
-    ask(requests(), handle, address=server, model="step-001500", client=Client(concurrency=4))
+    ask(requests(), handle, address=server, model=CHECKPOINT.name, client=Client(concurrency=4))
 
     assert done == 50
     assert ahead <= 5
@@ -450,9 +457,9 @@ def test_what_handle_or_the_iterator_raises_ends_the_run(server: str) -> None:
         raise LookupError("no such field")
 
     with pytest.raises(OSError, match="disk full"):
-        ask(map(request, range(100)), full, address=server, model="step-001500", client=Client())
+        ask(map(request, range(100)), full, address=server, model=CHECKPOINT.name, client=Client())
     with pytest.raises(LookupError, match="no such field"):
-        ask(broken(), print, address=server, model="step-001500", client=Client())
+        ask(broken(), print, address=server, model=CHECKPOINT.name, client=Client())
 
 
 def test_nobody_there() -> None:
@@ -471,7 +478,7 @@ async def test_works_where_a_loop_runs_already(server: str) -> None:
     [reply] = collect(server, request())
 
     assert reply.choices
-    assert get_json(f"{server}/models")["data"][0]["id"] == "step-001500"
+    assert get_json(f"{server}/models")["data"][0]["id"] == CHECKPOINT.name
 
 
 def test_backoff_grows_with_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:

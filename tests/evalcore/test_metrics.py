@@ -157,7 +157,9 @@ def test_std_err_of_independent_problems(values: list[float]) -> None:
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), min_size=2, max_size=8))
-def test_clustered_std_err_is_the_double_sum_over_pairs_that_share_a_source(groups: list[list[float]]) -> None:
+def test_clustered_std_err_is_the_double_sum_over_pairs_that_share_a_source(
+    groups: list[list[float]],
+) -> None:
     pairs = [(x, source) for source, xs in enumerate(groups) for x in xs]
     n, centre = len(pairs), statistics.mean(x for x, _ in pairs)
     total = sum((x - centre) * (y - centre) for x, a in pairs for y, b in pairs if a == b)

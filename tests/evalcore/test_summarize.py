@@ -8,12 +8,13 @@ import statistics
 from pathlib import Path
 
 import pytest
+from synthetic_results import Sample, manifest, write
+
 from evalcore.errors import ResultsError
 from evalcore.manifest import GRADES, SCORECARD
 from evalcore.metrics import Estimate
 from evalcore.records import GREEDY
 from evalcore.summarize import Mode, Scorecard, summarize
-from synthetic_results import Sample, manifest, write
 
 T, F = True, False
 
@@ -103,7 +104,13 @@ def test_an_unknown_grade_does_not_hide_a_vote_it_cannot_change(tmp_path: Path) 
 def test_judge_columns_and_their_order_of_size(tmp_path: Path) -> None:
     chance = random.Random(7)
     rows = [
-        Sample(f"p{p}", s, chance.choice(["1", "2", "x", None]), chance.random() < 0.5, chance.choice([T, F, None]))
+        Sample(
+            f"p{p}",
+            s,
+            chance.choice(["1", "2", "x", None]),
+            chance.random() < 0.5,
+            chance.choice([T, F, None]),
+        )
         for p in range(12)
         for s in range(GREEDY, 8)
     ]
@@ -140,7 +147,7 @@ def test_subsets_have_their_own_tables(tmp_path: Path) -> None:
     card = summarize(write(tmp_path, manifest(3, 1, name="comp-math"), rows))
     names = [subset.name for subset in card.subsets]
     assert names == ["comp-math-all", "comp-math-aime24", "comp-math-aime25", "comp-math-..-e-vil---2J"]
-    assert [mode["pass@1[1]"].num_entries for mode in map(lambda i: modes(card, i), range(4))] == [3, 1, 1, 1]
+    assert [modes(card, i)["pass@1[1]"].num_entries for i in range(4)] == [3, 1, 1, 1]
 
 
 def test_problems_of_one_cluster_are_not_independent(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from evalcore.serving.embedded.batch import Sample, Score
+from evalcore.serving.embedded.batch import Pending, Sample, Score
 
 
 def text_of(tokenizer: Tokenizer, sample: Sample) -> str:
@@ -27,18 +27,18 @@ def chat_choice(tokenizer: Tokenizer, index: int, sample: Sample, *, logprobs: b
 
 
 def completion_choice(
-    tokenizer: Tokenizer, index: int, sample: Sample, *, prompt: list[int], echoed: str | None, logprobs: bool
+    tokenizer: Tokenizer, index: int, sample: Sample, of: Pending, *, echoed: str | None, logprobs: bool
 ) -> dict[str, Any]:
     """One entry of ``choices`` of /v1/completions; ``echoed`` is the prompt's text if it is repeated."""
     scores: list[Score | None] = list(sample.scores)
     if echoed is not None:
         # Nothing comes before the first token of the prompt, so it has no probability.
-        scores = [None, *sample.prompt_scores, *scores]
+        scores = [None, *of.prompt_scores, *scores]
     return {
         "index": index,
         "text": (echoed or "") + text_of(tokenizer, sample),
         "finish_reason": sample.finish_reason,
-        "logprobs": _completion_logprobs(tokenizer, scores, prompt[0]) if logprobs else None,
+        "logprobs": _completion_logprobs(tokenizer, scores, of.request.prompt[0]) if logprobs else None,
     }
 
 

@@ -12,9 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +24,8 @@ from evalcore import __version__
 from evalcore.chat_template import ChatTemplate
 from evalcore.errors import CheckpointError, ServerError
 from evalcore.serving.embedded.answers import chat_choice, completion_choice
-from evalcore.serving.embedded.batch import Request, Sample
-from evalcore.serving.embedded.engine import Engine
+from evalcore.serving.embedded.batch import Pending, Request
+from evalcore.serving.embedded.driver import Driver
 from evalcore.serving.embedded.faults import Faults, Rule
 from evalcore.serving.embedded.protocol import ChatBody, CompletionBody, RequestError, parse
 
@@ -37,73 +35,43 @@ _MAX_BODY = 64 << 20
 _NEVER = 10**9  # seconds
 
 
-class Mailbox:
-    """Brings results from the engine's thread to the event loop, waking it once for all that end together.
-
-    ``asyncio.wrap_future`` does the same with a wake-up for each, which is a tenth of the server's time.
-    """
-
-    def __init__(self) -> None:
-        self._arrived: deque[tuple[asyncio.Future[list[Sample]], Future[list[Sample]]]] = deque()
-        self._waking = False
-
-    async def wait(self, future: Future[list[Sample]]) -> list[Sample]:
-        """The future's result; cancelling the wait cancels the future."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[list[Sample]] = loop.create_future()
-
-        def arrived(done: Future[list[Sample]]) -> None:
-            self._arrived.append((waiter, done))
-            if not self._waking:
-                self._waking = True
-                loop.call_soon_threadsafe(self._hand_over)
-
-        future.add_done_callback(arrived)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            future.cancel()
-            raise
-
-    def _hand_over(self) -> None:
-        self._waking = False  # before looking: what arrives from now on wakes the loop again
-        while self._arrived:
-            waiter, done = self._arrived.popleft()
-            if waiter.done():
-                continue
-            if (error := done.exception()) is not None:
-                waiter.set_exception(error)
-            else:
-                waiter.set_result(done.result())
-
-
 @dataclass
 class Service:
     """What the handlers share. ``template`` is the reason where the checkpoint has no usable one."""
 
-    engine: Engine
+    driver: Driver
     tokenizer: Tokenizer
     template: ChatTemplate | CheckpointError
     model_name: str
     faults: Faults
     die: Callable[[], None] = lambda: None
-    mailbox: Mailbox = field(default_factory=Mailbox)
     created: int = field(default_factory=lambda: int(time.time()))
 
 
 SERVICE = web.AppKey("service", Service)
+IGNORE_N = web.RequestKey("ignore_n", bool)
 
 
 def application(service: Service) -> web.Application:
-    """The web application; the caller starts and stops the engine."""
+    """The web application; the engine is stepped while it runs."""
     app = web.Application(middlewares=[_errors, _misbehave], client_max_size=_MAX_BODY)
     app[SERVICE] = service
+    app.on_startup.append(_start)
+    app.on_shutdown.append(_stop)
     app.router.add_get("/health", _health)
     app.router.add_get("/version", _version)
     app.router.add_get("/v1/models", _models)
     app.router.add_post("/v1/completions", _completions)
     app.router.add_post("/v1/chat/completions", _chat_completions)
     return app
+
+
+async def _start(app: web.Application) -> None:
+    await app[SERVICE].driver.start()
+
+
+async def _stop(app: web.Application) -> None:
+    await app[SERVICE].driver.stop()
 
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -144,7 +112,7 @@ async def _misbehave(request: web.Request, handler: _Handler) -> web.StreamRespo
     if rule.kind == "delay":
         await asyncio.sleep(rule.amount)
     if rule.kind == "ignore_n":
-        request["ignore_n"] = True
+        request[IGNORE_N] = True
     if rule.kind == "drop":
         _hang_up(request)
         return web.Response()
@@ -176,7 +144,7 @@ def _hang_up(request: web.Request, *, wait: bool = False) -> None:
 
 
 async def _health(request: web.Request) -> web.Response:
-    failure = request.app[SERVICE].engine.failure
+    failure = request.app[SERVICE].driver.failure
     if failure is not None:
         raise RequestError(f"the engine died: {failure!r}", status=503)
     return web.Response()
@@ -193,7 +161,7 @@ async def _models(request: web.Request) -> web.Response:
         "object": "model",
         "created": service.created,
         "owned_by": "evalcore",
-        "max_model_len": service.engine.max_length,
+        "max_model_len": service.driver.engine.max_length,
     }
     return _json({"object": "list", "data": [model]})
 
@@ -217,22 +185,22 @@ async def _completions(request: web.Request) -> web.Response:
     ]
     answered = await _answer(service, body.model, requests)
     choices: list[dict[str, Any]] = []
-    for prompt, asked, samples in zip(prompts, requests, answered, strict=True):
+    for prompt, done in zip(prompts, answered, strict=True):
         echoed = None
         if body.echo:
             echoed = prompt if isinstance(prompt, str) else service.tokenizer.decode(prompt)
-        for sample in samples:
+        for sample in done.result():
             choices.append(
                 completion_choice(
                     service.tokenizer,
                     len(choices),
                     sample,
-                    prompt=asked.prompt,
+                    done,
                     echoed=echoed,
                     logprobs=body.logprobs is not None,
                 )
             )
-    return _response(service, "cmpl", "text_completion", choices, requests, answered)
+    return _response(service, "cmpl", "text_completion", choices, answered)
 
 
 async def _chat_completions(request: web.Request) -> web.Response:
@@ -252,21 +220,21 @@ async def _chat_completions(request: web.Request) -> web.Response:
     prompt = _encode(service, text, max_tokens or 1, "messages", special=body.add_special_tokens)
     asked = Request(
         prompt=prompt,
-        max_tokens=max_tokens or service.engine.max_length - len(prompt),
+        max_tokens=max_tokens or service.driver.engine.max_length - len(prompt),
         logprobs=body.top_logprobs if body.logprobs else None,
         **_sampling(request, body),
     )
     answered = await _answer(service, body.model, [asked])
     choices = [
         chat_choice(service.tokenizer, index, sample, logprobs=body.logprobs)
-        for index, sample in enumerate(answered[0])
+        for index, sample in enumerate(answered[0].result())
     ]
-    return _response(service, "chatcmpl", "chat.completion", choices, [asked], answered)
+    return _response(service, "chatcmpl", "chat.completion", choices, answered)
 
 
 def _sampling(request: web.Request, body: CompletionBody | ChatBody) -> dict[str, Any]:
     return {
-        "n": 1 if request.get("ignore_n") else body.n,
+        "n": 1 if IGNORE_N in request else body.n,
         "temperature": body.temperature,
         "top_k": max(body.top_k, 0),
         "top_p": body.top_p,
@@ -285,10 +253,10 @@ def _encode(
         ids = prompt
     if not ids:
         raise RequestError(f"{param}: empty, there is nothing to continue", param=param)
-    vocabulary = service.engine.model.config.vocab_size
+    vocabulary = service.driver.engine.model.config.vocab_size
     if max(ids) >= vocabulary:
         raise RequestError(f"{param}: token id {max(ids)} is not below {vocabulary}", param=param)
-    limit = service.engine.max_length
+    limit = service.driver.engine.max_length
     if len(ids) + max_tokens > limit:
         raise RequestError(
             f"This model's maximum context length is {limit} tokens, but {len(ids)} tokens of {param} and "
@@ -299,7 +267,7 @@ def _encode(
     return ids
 
 
-async def _answer(service: Service, model: str, requests: list[Request]) -> list[list[Sample]]:
+async def _answer(service: Service, model: str, requests: list[Request]) -> list[Pending]:
     if model != service.model_name:
         raise RequestError(
             f"model {model!r} is not served here; valid: {service.model_name}",
@@ -307,10 +275,7 @@ async def _answer(service: Service, model: str, requests: list[Request]) -> list
             code="model_not_found",
             status=404,
         )
-    if service.engine.failure is not None:
-        raise RequestError(f"the engine died: {service.engine.failure!r}", status=503)
-    # Cancelling this, as aiohttp does when the client has gone, cancels the engine's futures.
-    return await asyncio.gather(*(service.mailbox.wait(service.engine.submit(r)) for r in requests))
+    return await asyncio.gather(*(service.driver.answer(request) for request in requests))
 
 
 def _response(
@@ -318,11 +283,10 @@ def _response(
     prefix: str,
     kind: str,
     choices: list[dict[str, Any]],
-    requests: list[Request],
-    answered: list[list[Sample]],
+    answered: list[Pending],
 ) -> web.Response:
-    prompt_tokens = sum(len(request.prompt) for request in requests)
-    completion_tokens = sum(len(sample.tokens) for samples in answered for sample in samples)
+    prompt_tokens = sum(len(done.request.prompt) for done in answered)
+    completion_tokens = sum(len(sample.tokens) for done in answered for sample in done.result())
     return _json(
         {
             "id": f"{prefix}-{secrets.token_hex(12)}",

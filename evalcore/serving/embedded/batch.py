@@ -6,7 +6,6 @@ removing one moves the last into its place.
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -50,6 +49,12 @@ class Score(NamedTuple):
     top: list[tuple[int, float]]
 
 
+def score(chances: Array, token: int, top: int) -> Score:
+    """The score of ``token``, given the log-probabilities of the whole vocabulary."""
+    best = np.argsort(-chances, kind="stable")[:top] if top else ()
+    return Score(token, float(chances[token]), [(int(t), float(chances[t])) for t in best])
+
+
 class Sample(NamedTuple):
     """One answer. ``tokens`` include the end-of-text token and those of a stop string.
 
@@ -60,7 +65,6 @@ class Sample(NamedTuple):
     finish_reason: Literal["stop", "length"]
     text_until_stop: str | None
     scores: list[Score]
-    prompt_scores: list[Score]
 
 
 class Shared(NamedTuple):
@@ -71,41 +75,49 @@ class Shared(NamedTuple):
 
 
 @dataclass(eq=False)
-class Running:
-    """A sequence from its request to its sample."""
+class Pending:
+    """A request under way; ``samples`` are in order of their seeds once ``missing`` is 0."""
 
     request: Request
-    index: int
-    future: Future[list[Sample]]
-    group: list[Running]  # all sequences of the request, itself included
-    sample: Sample | None = None
-    scores: list[Score] = field(default_factory=list)
+    samples: dict[int, Sample] = field(default_factory=dict)
     prompt_scores: list[Score] = field(default_factory=list)
+    cancelled: bool = False
+
+    @property
+    def missing(self) -> int:
+        return self.request.n - len(self.samples)
+
+    def result(self) -> list[Sample]:
+        return [self.samples[index] for index in range(self.request.n)]
+
+
+@dataclass(eq=False)
+class Running:
+    """One sequence of a request."""
+
+    pending: Pending
+    index: int
+    scores: list[Score] = field(default_factory=list)
     text_until_stop: str | None = None
     _text: str = ""
     _stream: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=True))
 
     def meets_stop(self, tokenizer: Tokenizer, token: int) -> bool:
         """Add a token's text; True if a stop string is complete, wherever its tokens begin and end."""
-        if not self.request.stop:
+        stops = self.pending.request.stop
+        if not stops:
             return False
         chunk = self._stream.step(tokenizer, token)
         if not chunk:
             return False
         # A match that ends in this chunk begins at most one stop string's length before it.
-        begin = max(0, len(self._text) - max(map(len, self.request.stop)))
+        begin = max(0, len(self._text) - max(map(len, stops)))
         self._text += chunk
-        found = [at for stop in self.request.stop if (at := self._text.find(stop, begin)) >= 0]
+        found = [at for stop in stops if (at := self._text.find(stop, begin)) >= 0]
         if not found:
             return False
         self.text_until_stop = self._text[: min(found)]
         return True
-
-    @staticmethod
-    def score(chances: Array, token: int, top: int | None) -> Score:
-        """The score of ``token``, given the log-probabilities of the whole vocabulary."""
-        best = np.argsort(-chances, kind="stable")[:top] if top else ()
-        return Score(token, float(chances[token]), [(int(t), float(chances[t])) for t in best])
 
 
 class Batch:
@@ -127,7 +139,7 @@ class Batch:
 
     def add(self, sequence: Running) -> int:
         """Put a sequence into the next free slot and return it."""
-        slot, request = len(self.sequences), sequence.request
+        slot, request = len(self.sequences), sequence.pending.request
         self.sequences.append(sequence)
         self._widen(len(request.prompt))
         self.tokens[slot, : len(request.prompt)] = request.prompt

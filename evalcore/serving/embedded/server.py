@@ -1,6 +1,6 @@
 """Start and stop the server: as a process of its own, or in a thread of a test.
 
-    evalcore serve include/tiny/checkpoints/step-001500 --port 8000
+    evalcore serve include/tiny/checkpoints/step-001800 --port 8000
 
     with running(checkpoint, faults="429:first=3") as base_url:
         OpenAI(base_url=base_url, api_key="none").models.list()
@@ -117,7 +117,7 @@ def load_service(
     faults: str,
     fault_seed: int,
 ) -> Service:
-    """Load the model, its tokenizer and its template; the engine is not started yet."""
+    """Load the model, its tokenizer and its template; nothing runs yet."""
     # Read by OpenBLAS and MKL when numpy is first imported, hence before the imports below.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
@@ -125,6 +125,7 @@ def load_service(
 
     from evalcore.chat_template import ChatTemplate
     from evalcore.serving.embedded.api import Service
+    from evalcore.serving.embedded.driver import Driver
     from evalcore.serving.embedded.engine import Engine
     from evalcore.serving.embedded.faults import Faults
     from evalcore.serving.embedded.model import Llama
@@ -154,7 +155,7 @@ def load_service(
         template = error
     model = Llama(config, load_weights(checkpoint, config))
     return Service(
-        engine=Engine(model, tokenizer, max_batch=max_batch, max_length=max_length),
+        driver=Driver(Engine(model, tokenizer, max_batch=max_batch, max_length=max_length)),
         tokenizer=tokenizer,
         template=template,
         model_name=model_name or checkpoint.resolve().name,
@@ -190,12 +191,10 @@ async def _listening(service: Service, host: str, port: int) -> AsyncIterator[tu
             if connection.transport is not None:
                 connection.transport.abort()
 
-    service.engine.start()
     try:
         yield listener.sockets[0].getsockname()[1], abort
     finally:
         listener.close()
-        await loop.run_in_executor(None, service.engine.stop)
         await runner.cleanup()
 
 
@@ -207,7 +206,7 @@ async def _serve_until_signal(service: Service, host: str, port: int) -> None:
     async with _listening(service, host, port) as (bound, _):
         print(
             f"serving {service.model_name} on http://{host}:{bound}/v1 "
-            f"(context {service.engine.max_length} tokens)",
+            f"(context {service.driver.engine.max_length} tokens)",
             flush=True,
         )
         await stopping.wait()

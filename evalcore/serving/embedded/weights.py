@@ -1,6 +1,6 @@
 """Read a Llama checkpoint from a Hugging Face folder: config.json and safetensors, as float32 numpy.
 
->>> config = load_config(Path("include/tiny/checkpoints/step-001500"))
+>>> config = load_config(Path("include/tiny/checkpoints/step-001800"))
 >>> config.layers, config.heads, config.kv_heads, config.head_dim
 (3, 4, 2, 32)
 

@@ -1,0 +1,150 @@
+"""grade on folders of a few responses, killed, resumed and graded anew."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import manifest
+
+from evalcore import grading
+from evalcore.errors import ConfigError, ResultsError
+from evalcore.grade import GradeSummary, grade
+from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
+from evalcore.records import GREEDY, PartWriter, Row, key_of, part_files, read_rows
+
+THINKING = "<think>It may be \\boxed{4}"
+
+
+def made(folder: Path, responses: list[Row], made_by: Manifest | None = None) -> Path:
+    """A folder with a manifest and these generations; problem, sample and reference have defaults."""
+    made_by = made_by or manifest(2, 8)
+    made_by.save(folder)
+    with PartWriter(folder / GENERATIONS, f"{made_by.generation_id}-0") as part:
+        for number, row in enumerate(responses):
+            part.write({"problem_id": "a", "sample": number, "problem": "2+2?", "expected_answer": "4"} | row)
+    return folder
+
+
+def grades(folder: Path) -> list[Row]:
+    return list(read_rows(folder / GRADES, Manifest.load(folder).grading_id))
+
+
+def verdicts(folder: Path) -> dict[int, tuple[Any, Any, Any]]:
+    return {r["sample"]: (r["predicted_answer"], r["symbolic_correct"], r["reason"]) for r in grades(folder)}
+
+
+def test_every_response_gets_its_verdict_and_reason(tmp_path: Path) -> None:
+    folder = made(
+        tmp_path,
+        [
+            {"sample": GREEDY, "generation": r"So $\boxed{4}$."},
+            {"sample": 0, "generation": r"\boxed{5}"},
+            {"sample": 1, "generation": r"\boxed{2\sqrt{4}}"},
+            {"sample": 2, "generation": "four"},
+            {"sample": 3, "generation": THINKING},
+            {"sample": 4, "generation": "", "error": "400 context overflow"},
+            {"sample": 5, "generation": r"\boxed{9^{9^{9}}+x}"},
+            {"sample": 6, "generation": rf"\boxed{{{'1+' * 800}1}}"},
+        ],
+    )
+    summary = grade(folder, workers=1, timeout=1.0)
+    assert verdicts(folder) == {
+        GREEDY: ("4", True, "text"),
+        0: ("5", False, "number"),
+        1: (r"2\sqrt{4}", True, "math-verify"),
+        2: (None, False, "no box"),
+        3: (None, False, "reasoning not finished"),
+        4: (None, False, "no generation: 400 context overflow"),
+        5: ("9^{9^{9}}+x", None, "timeout"),
+        6: ("1+" * 800 + "1", None, "too long (1601 characters)"),
+    }
+    assert summary == GradeSummary(rows=8, new=8, correct=2, no_answer=3, undecided=2)
+
+
+def test_rows_keep_the_order_of_the_generations(tmp_path: Path) -> None:
+    folder = made(tmp_path, [{"generation": rf"\boxed{{{i}x}}"} for i in (3, 1, 2, 1)])
+    grade(folder, workers=2)
+    assert [row["sample"] for row in grades(folder)] == [0, 1, 2, 3]
+
+
+def test_a_second_call_grades_only_what_is_new(tmp_path: Path) -> None:
+    folder = made(tmp_path, [{"generation": r"\boxed{4}"}])
+    assert grade(folder).new == 1
+    (part,) = part_files(folder / GRADES, Manifest.load(folder).grading_id)
+    before = part.read_bytes()
+    assert grade(folder) == GradeSummary(rows=1, new=0, correct=1, no_answer=0, undecided=0)
+    assert part.read_bytes() == before
+    made(folder, [{"sample": 1, "generation": r"\boxed{5}"}])
+    assert grade(folder) == GradeSummary(rows=2, new=1, correct=1, no_answer=0, undecided=0)
+    assert part.read_bytes().startswith(before)
+
+
+def test_killed_at_any_byte_it_goes_on(tmp_path: Path) -> None:
+    folder = made(tmp_path, [{"generation": rf"\boxed{{{i}}}"} for i in range(3, 6)])
+    grade(folder)
+    (part,) = part_files(folder / GRADES, Manifest.load(folder).grading_id)
+    whole = part.read_bytes()
+    for length in range(len(whole)):
+        part.write_bytes(whole[:length])
+        assert grade(folder).new == 3 - whole[:length].count(b"\n")
+        assert part.read_bytes() == whole
+
+
+def test_another_version_of_the_graders_grades_anew_and_keeps_the_old_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path, [{"generation": r"\boxed{4}"}])
+    grade(folder)
+    old = Manifest.load(folder)
+    monkeypatch.setattr(grading, "VERSION", "another")
+    assert grade(folder).new == 1
+    new = Manifest.load(folder)
+    assert new.grading.version == "another"
+    assert new.grading_id != old.grading_id
+    assert len(list((folder / GRADES).iterdir())) == 2
+    assert new.generation_id == old.generation_id
+
+
+def test_grader_and_options_come_from_the_manifest(tmp_path: Path) -> None:
+    def with_grading(grader: str, **options: str) -> Manifest:
+        choice = Grading(grader=grader, options=options, version=grading.VERSION)
+        return manifest(2, 8).model_copy(update={"grading": choice})
+
+    row = {"generation": "Answer: C", "expected_answer": "c"}
+    assert grade(made(tmp_path / "mc", [row], with_grading("multiple_choice"))).correct == 1
+    assert grade(made(tmp_path / "exact", [row], with_grading("exact", extract="relaxed"))).correct == 0
+    assert verdicts(tmp_path / "exact")[0] == ("C", False, "text")
+    with pytest.raises(ConfigError, match="grader math: unknown option 'extrat'; valid: extract"):
+        grade(made(tmp_path / "bad", [row], with_grading("math", extrat="boxed")))
+
+
+def test_each_distinct_pair_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    compare = grading.pool.Pool.compare
+
+    def count(pool: grading.pool.Pool, pairs: list[tuple[str, str]]) -> list[grading.Equality]:
+        asked.extend(pairs)
+        return compare(pool, pairs)
+
+    monkeypatch.setattr(grading.pool.Pool, "compare", count)
+    monkeypatch.setattr("evalcore.grade._ROWS_AT_ONCE", 3)
+    answers = ["2^2", "2^2", "4", "2^2", "2+2", "2^2", "2+2"]
+    folder = made(tmp_path, [{"generation": rf"\boxed{{{answer}}}"} for answer in answers])
+    assert grade(folder, workers=1).correct == 7
+    assert sorted(asked) == [("2+2", "4"), ("2^2", "4")]
+    assert [row["sample"] for row in grades(folder)] == list(range(7))
+
+
+def test_nothing_to_grade_names_the_stage_to_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ResultsError, match=r"no manifest.json; run `evalcore generate` first"):
+        grade(tmp_path)
+    manifest(1, 1).save(tmp_path)
+    with pytest.raises(ResultsError, match="no generations under its manifest's settings"):
+        grade(tmp_path)
+    caplog.set_level(logging.INFO)
+    grade(made(tmp_path, [{"generation": r"\boxed{4}"}]))
+    assert "grade toy: 1 of 1 samples" in caplog.text
+    assert {key_of(row) for row in grades(tmp_path)} == {("a", 0)}

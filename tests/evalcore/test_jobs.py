@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+
+from evalcore import jobs
+from evalcore.errors import JobError
+from evalcore.jobs import State
+
+SLEEP = ["sleep", "300"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A folder for jobs; whatever runs in it is stopped after the test."""
+    yield tmp_path
+    for lock in tmp_path.glob("*/*/lock"):
+        if (lock.parent / jobs.PIDS).is_file() and not jobs.status(lock.parent).state.is_over:
+            kill(lock.parent, "supervisor")
+            jobs._kill_marked(lock.parent)
+
+
+def sh(script: str) -> list[str]:
+    return ["bash", "-c", script]
+
+
+def until(holds: Callable[[], object], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+def ended(job: Path) -> jobs.Status:
+    until(lambda: jobs.status(job).state.is_over)
+    return jobs.status(job)
+
+
+def pid(job: Path, what: str) -> int:
+    return int(orjson.loads((job / jobs.PIDS).read_bytes())[what])
+
+
+def kill(job: Path, what: str, number: int = signal.SIGKILL) -> None:
+    os.kill(pid(job, what), number)
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_job_runs_to_its_end_and_its_log_has_what_it_printed(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh("echo one; echo two >&2"))
+    assert ended(job) == jobs.Status(State.SUCCEEDED, exit_code=0)
+    assert jobs.tail(job) == ["one", "two"]
+    assert job == root / "a" / "1"
+
+
+def test_its_own_exit_code_is_a_failure_with_the_commands_last_error_as_reason(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh("echo evalcore: error: gsm8k: no such file; echo bye; exit 3"))
+    assert ended(job) == jobs.Status(State.FAILED, exit_code=3)
+    assert jobs.reason(job) == "gsm8k: no such file"
+    assert str(jobs.status(job)) == "failed with exit code 3"
+
+
+def test_without_an_error_line_the_reason_is_the_status_and_the_last_line(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh("echo KeyError; exit 1"))
+    ended(job)
+    assert jobs.reason(job) == "failed with exit code 1: KeyError"
+
+
+def test_a_command_that_does_not_exist_fails_and_says_so(root: Path) -> None:
+    job = jobs.ensure(root, "a", ["no-such-command"])
+    assert ended(job) == jobs.Status(State.FAILED, exit_code=127)
+    assert jobs.reason(job) == "cannot run no-such-command: No such file or directory"
+
+
+def test_a_running_job_is_found_again_and_not_started_twice(root: Path) -> None:
+    job = jobs.ensure(root, "a", SLEEP)
+    assert jobs.ensure(root, "a", SLEEP) == job
+    assert jobs.status(job).state is State.RUNNING
+
+
+def test_a_result_is_found_until_it_is_consumed(root: Path) -> None:
+    job = jobs.ensure(root, "a", ["true"])
+    ended(job)
+    assert jobs.ensure(root, "a", ["true"]) == job
+    jobs.consume(job)
+    assert jobs.ensure(root, "a", ["true"]) == root / "a" / "2"
+
+
+def test_another_command_of_the_same_name_cancels_the_first(root: Path) -> None:
+    first = jobs.ensure(root, "a", SLEEP)
+    second = jobs.ensure(root, "a", ["true"])
+    assert second != first
+    assert jobs.status(first).state is State.CANCELLED
+
+
+def test_submitted_at_once_by_many_it_starts_once(root: Path) -> None:
+    command = sh(f"echo x >> {root}/starts; sleep 300")
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(jobs.ensure(root, "a", command))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until((root / "starts").exists)
+    time.sleep(0.3)
+    assert (root / "starts").read_text() == "x\n"
+    assert set(found) == {root / "a" / "1"}
+    assert [path.name for path in (root / "a").iterdir()] == ["1"]
+
+
+def test_a_job_outlives_the_process_group_that_submitted_it(root: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from evalcore import jobs;"
+        f"jobs.ensure(Path({str(root)!r}), 'a', ['sleep', '300']); print('up', flush=True); time.sleep(300)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as submitter:
+        assert submitter.stdout is not None
+        assert submitter.stdout.readline() == "up\n"
+        os.killpg(submitter.pid, signal.SIGKILL)
+    time.sleep(0.3)
+    assert jobs.status(root / "a" / "1").state is State.RUNNING
+
+
+def test_a_killed_command_is_tried_again_a_limited_number_of_times(root: Path) -> None:
+    for attempt in (1, 2, 3):
+        job = jobs.ensure(root, "a", SLEEP)
+        assert job.name == str(attempt)
+        kill(job, "command")
+        assert ended(job) == jobs.Status(State.KILLED, signal=signal.SIGKILL)
+    with pytest.raises(JobError, match="killed by SIGKILL, 3 times in a row"):
+        jobs.ensure(root, "a", SLEEP)
+    # That was its outcome, and was reported; whoever asks now wants it tried again.
+    assert jobs.ensure(root, "a", SLEEP).name == "4"
+
+
+def test_with_its_supervisor_the_command_dies_and_the_job_is_lost(root: Path) -> None:
+    job = jobs.ensure(root, "a", SLEEP)
+    command = pid(job, "command")
+    kill(job, "supervisor")
+    until(lambda: not is_alive(command))
+    assert ended(job).state is State.LOST
+    assert jobs.ensure(root, "a", SLEEP).name == "2"
+
+
+def test_the_next_attempt_first_kills_what_a_lost_one_left_behind(root: Path) -> None:
+    # As a server in a session of its own, which the kernel does not kill with the supervisor.
+    job = jobs.ensure(root, "a", sh(f"setsid sleep 301 & echo $! > {root}/left; sleep 300"))
+    until(lambda: (root / "left").exists() and (root / "left").read_text())
+    left = int((root / "left").read_text())
+    kill(job, "supervisor")
+    until(lambda: jobs.status(job).state is State.LOST)
+    assert is_alive(left)
+    jobs.ensure(root, "a", sh("true"))
+    until(lambda: not is_alive(left))
+
+
+def test_what_a_command_leaves_behind_is_killed_when_it_ends(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh(f"setsid sleep 302 & echo $! > {root}/left; exit 0"))
+    assert ended(job).state is State.SUCCEEDED
+    left = int((root / "left").read_text())
+    until(lambda: not is_alive(left))
+
+
+def test_a_submitter_killed_before_the_supervisor_started_leaves_a_lost_job(root: Path) -> None:
+    folder = root / "a" / "1"
+    folder.mkdir(parents=True)
+    (folder / jobs.COMMAND).write_bytes(orjson.dumps({"argv": SLEEP}))
+    (folder / jobs.LOCK).touch()
+    assert jobs.status(folder).state is State.LOST
+    assert jobs.ensure(root, "a", SLEEP).name == "2"
+
+
+def test_cancel_stops_the_command_and_its_children(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh(f"sleep 303 & echo $! > {root}/child; wait"))
+    until(lambda: (root / "child").exists() and (root / "child").read_text())
+    child = int((root / "child").read_text())
+    jobs.cancel(job)
+    assert jobs.status(job).state is State.CANCELLED
+    until(lambda: not is_alive(child))
+    assert jobs.ensure(root, "a", ["true"]).name == "2"
+
+
+def test_cancelled_jobs_do_not_count_as_lost(root: Path) -> None:
+    for _ in range(jobs.MAX_ATTEMPTS + 1):
+        jobs.cancel(jobs.ensure(root, "a", SLEEP))
+    assert jobs.status(jobs.ensure(root, "a", SLEEP)).state is State.RUNNING
+
+
+def test_cancel_kills_a_command_that_ignores_sigterm(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.ensure(root, "a", sh("trap '' TERM; echo up; while true; do sleep 0.1; done"))
+    until(lambda: jobs.tail(job) == ["up"])
+    command = pid(job, "command")
+    # The supervisor's own grace is longer than this, so that it is cancel that has to do it.
+    monkeypatch.setattr(jobs, "GRACE", -4.5)
+    jobs.cancel(job)
+    until(lambda: not is_alive(command))
+    assert ended(job).state is State.CANCELLED
+
+
+def test_a_recorded_pid_that_now_is_another_process_is_not_killed(root: Path) -> None:
+    job = jobs.ensure(root, "a", ["true"])
+    ended(job)
+    with subprocess.Popen(SLEEP) as bystander:
+        pids = orjson.loads((job / jobs.PIDS).read_bytes())
+        (job / jobs.PIDS).write_bytes(orjson.dumps({**pids, "supervisor": bystander.pid}))
+        jobs._kill_recorded(job)
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_a_job_of_another_machine_is_not_shot_at(root: Path) -> None:
+    job = jobs.ensure(root, "a", ["true"])
+    ended(job)
+    pids = orjson.loads((job / jobs.PIDS).read_bytes())
+    (job / jobs.PIDS).write_bytes(orjson.dumps({**pids, "host": "elsewhere"}))
+    with pytest.raises(JobError, match="runs on elsewhere"):
+        jobs._kill_recorded(job)
+
+
+def test_a_supervisor_told_to_stop_stops_its_command_and_the_job_can_go_on(root: Path) -> None:
+    # A command that is told to stop and exits with a code of its own has not failed.
+    job = jobs.ensure(root, "a", sh("trap 'exit 1' TERM; echo up; while true; do sleep 0.1; done"))
+    until(lambda: jobs.tail(job) == ["up"])
+    kill(job, "supervisor", signal.SIGTERM)
+    assert ended(job) == jobs.Status(State.KILLED, signal=signal.SIGTERM)
+
+
+def test_the_environment_is_what_was_given_and_no_part_of_the_files(root: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "API_KEY": "s3cret"}
+    job = jobs.ensure(root, "a", sh('[ ${#API_KEY} = 6 ] && [ -z "$HOME" ]'), env)
+    assert ended(job).state is State.SUCCEEDED
+    assert all(b"s3cret" not in file.read_bytes() for file in job.iterdir())
+
+
+def test_commands_of_this_python_are_found_without_a_path(root: Path) -> None:
+    job = jobs.ensure(root, "a", ["evalcore", "--version"], {})
+    assert ended(job).state is State.SUCCEEDED
+
+
+def test_a_log_is_read_on_from_where_it_was(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh("echo one; echo two; printf thr"))
+    ended(job)
+    lines, offset = jobs.read_log(job)
+    assert (lines, offset) == (["one", "two"], 8)
+    with (job / jobs.LOG).open("a") as log:
+        log.write("ee\n")
+    assert jobs.read_log(job, offset) == (["three"], 14)
+    assert jobs.read_log(job, 14) == ([], 14)
+
+
+def test_a_line_longer_than_what_is_read_at_once_does_not_stop_the_reader(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh("printf '%0100d\\n' 0; echo end"))
+    ended(job)
+    lines, offset = jobs.read_log(job, limit=60)
+    assert (len(lines), offset) == (1, 60)
+    assert jobs.read_log(job, offset).lines == ["0" * 40, "end"]
+
+
+def test_control_codes_do_not_get_out_of_a_log(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh(r"printf '\033[31mred\033[0m \033]0;title\007 ü\n'"))
+    ended(job)
+    assert jobs.tail(job) == ["red ]0;title ü"]
+
+
+def test_names_are_one_path_component_and_differ_where_their_parts_do() -> None:
+    name = jobs.job_name("dag", "manual__2026-11-21T03:56:08+00:00", "score.grade", 3)
+    assert "/" not in name
+    assert name.startswith("dag-manual__2026-11-21T03-56-08+00-00-score.grade-3-")
+    assert jobs.job_name("../..", "/etc") == jobs.job_name("../..", "/etc")
+    assert "/" not in jobs.job_name("../..", "/etc")
+    assert jobs.job_name("a-b", "c") != jobs.job_name("a", "b-c")
+    assert len(jobs.job_name("x" * 1000)) < 140
+
+
+def test_an_unwritable_root_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(JobError, match=r"job a: cannot write .*Not a directory"):
+        jobs.ensure(tmp_path / "file", "a", ["true"])
+
+
+def test_no_such_job(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such job"):
+        jobs.status(tmp_path / "a")

@@ -1,0 +1,247 @@
+"""judge against a judge of our own over HTTP, whose answers depend on the question."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from synthetic_results import Sample, manifest, write
+
+from evalcore import config
+from evalcore.errors import ConfigError, ResultsError, ServerError
+from evalcore.judge import JudgeSummary, judge, parse_verdict
+from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, Manifest
+from evalcore.records import PartWriter, Row, part_files, read_rows
+
+VERDICTS = [
+    ("Judgement: Yes", True),
+    ("Judgement: Yes.", True),
+    ("**Judgement**: yes", True),
+    ("**Judgement:** No", False),
+    ("Judgment: [No]", False),
+    ("JUDGEMENT - **NO**", False),
+    (r"Judgement: $\boxed{\text{Yes}}$", True),
+    ("The judgement is 'no'.", False),
+    ("Judgement:\n\nYes", True),
+    ("Judgement: No? Half of it fits. Judgement: Yes", True),
+    ("Judgement: Yes, at first sight.\nJudgement: No", False),
+    ("<think>Judgement: Yes</think>Judgement: No", False),
+    ("<think>Judgement: Yes", None),
+    ("Yes", None),
+    ("Judgement: Not sure", None),
+    ("Judgement: nothing", None),
+    ("Judgement: maybe yes", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("words", "verdict"), VERDICTS)
+def test_a_verdict_in_any_usual_dress(words: str, verdict: bool | None) -> None:
+    assert parse_verdict(words) is verdict
+
+
+class JudgeServer:
+    """Says yes where 7 is asked about, nothing clear of "vague", and refuses "endless" as too long."""
+
+    def __init__(self) -> None:
+        self.questions: list[str] = []
+        self.requests: list[Row] = []
+        self.failures = 0
+        self.dead_for: str | None = None
+        self.address = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        self.requests.append(body)
+        (asked,) = re.findall(r"Student's answer:\n(.*)\n\nExplain", body["messages"][-1]["content"])
+        if self.failures:
+            self.failures -= 1
+            return web.Response(status=500, text="overloaded")
+        if asked == self.dead_for:
+            return web.Response(status=401, text="who are you?")
+        self.questions.append(asked)
+        if asked == "endless":
+            return web.json_response({"error": {"message": "maximum context length is 8"}}, status=400)
+        words = {"vague": "I cannot tell."}.get(
+            asked, f"Well. **Judgement**: {'yes' if '7' in asked else 'no'}."
+        )
+        choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "usage": {"completion_tokens": 5}})
+
+
+@pytest.fixture
+def server() -> Iterator[JudgeServer]:
+    judge_server = JudgeServer()
+    started = threading.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", judge_server.answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        judge_server.address = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        judge_server.stop = asyncio.Event()  # type: ignore[attr-defined]
+        started.set()
+        await judge_server.stop.wait()  # type: ignore[attr-defined]
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert started.wait(10)
+    yield judge_server
+    loop.call_soon_threadsafe(judge_server.stop.set)  # type: ignore[attr-defined]
+    thread.join()
+    loop.close()
+
+
+def settings(server: JudgeServer, **changes: object) -> config.Judge:
+    client = config.Client(concurrency=4, request_timeout=10, max_retries=2)
+    return config.Judge.model_validate(
+        {"model": "judge-model", "address": server.address, "client": client, **changes}
+    )
+
+
+def made(folder: Path, answers: list[tuple[str, int, str | None]], expected: str = "7") -> Path:
+    """A graded folder; the reference of every problem is the same."""
+    made_by = manifest(2, 8)
+    made_by.save(folder)
+    with (
+        PartWriter(folder / GENERATIONS, f"{made_by.generation_id}-0") as generations,
+        PartWriter(folder / GRADES, f"{made_by.grading_id}-0") as grades,
+    ):
+        for problem, sample, answer in answers:
+            key = {"problem_id": problem, "sample": sample}
+            text = {"problem": f"What is {problem}?", "expected_answer": expected, "generation": "…"}
+            generations.write({**key, **text})
+            grades.write({**key, "predicted_answer": answer, "symbolic_correct": False, "reason": "text"})
+    return folder
+
+
+def judged(folder: Path) -> dict[tuple[str, int], bool | None]:
+    part = Manifest.load(folder).judging_id
+    assert part
+    return {(r["problem_id"], r["sample"]): r["judge_correct"] for r in read_rows(folder / JUDGEMENTS, part)}
+
+
+def test_it_asks_what_needs_asking_and_once(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(
+        tmp_path,
+        [
+            ("a", 0, "$7$"),
+            ("a", 1, None),
+            ("a", 2, "7.00"),
+            ("a", 3, "seven"),
+            ("a", 4, "seven"),
+            ("a", 5, "vague"),
+            ("a", 6, "endless"),
+            ("b", 0, "seven"),
+        ],
+    )
+    summary = judge(folder, settings(server))
+    assert summary == JudgeSummary(rows=8, asked=5, skipped=2, yes=2, no=4, unparsable=2)
+    assert sorted(server.questions) == ["7.00", "endless", "seven", "seven", "vague"]
+    assert judged(folder) == {
+        ("a", 0): True,
+        ("a", 1): False,
+        ("a", 2): True,
+        ("a", 3): False,
+        ("a", 4): False,
+        ("a", 5): None,
+        ("a", 6): None,
+        ("b", 0): False,
+    }
+    part = Manifest.load(folder).judging_id
+    assert part
+    words = {(r["problem_id"], r["sample"]): r["judgement"] for r in read_rows(folder / JUDGEMENTS, part)}
+    assert words["a", 2] == "Well. **Judgement**: yes."
+    assert words["a", 6] == "not judged: 400 maximum context length is 8"
+    # What is written for the rows that were not asked reads back as their verdict.
+    assert parse_verdict(words["a", 0]) is True
+    assert parse_verdict(words["a", 1]) is False
+
+
+def test_what_it_sends(tmp_path: Path, server: JudgeServer) -> None:
+    judge(made(tmp_path, [("a", 0, "8")]), settings(server, tokens_to_generate=99))
+    (body,) = server.requests
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge-model", 0, 99)
+    text = body["messages"][-1]["content"]
+    assert "Problem:\nWhat is a?\n" in text
+    assert "Reference answer:\n7\n" in text
+
+
+def test_it_tries_again_and_resumes(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(tmp_path, [("a", i, f"{i}7") for i in range(1, 4)])
+    server.failures = 2
+    assert judge(folder, settings(server)).yes == 3
+    asked = len(server.questions)
+    assert judge(folder, settings(server)) == JudgeSummary(3, asked=0, skipped=0, yes=3, no=0, unparsable=0)
+    assert len(server.questions) == asked == 3
+
+
+def test_a_dead_judge_keeps_what_was_answered(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(tmp_path, [("a", 0, "17"), ("a", 1, None), ("a", 2, "27")])
+    server.dead_for = "27"
+    one_by_one = config.Client(concurrency=1, max_retries=0)
+    with pytest.raises(ServerError, match="401"):
+        judge(folder, settings(server, client=one_by_one))
+    assert judged(folder) == {("a", 0): True, ("a", 1): False}
+    server.dead_for = None
+    assert judge(folder, settings(server)).asked == 1
+    assert server.questions == ["17", "27"]
+
+
+def test_more_samples_ask_no_question_again(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(tmp_path, [("a", 0, "17"), ("a", 1, "8")])
+    judge(folder, settings(server))
+    made(folder, [("a", 2, "17"), ("a", 3, "9"), ("b", 0, "17")])
+    summary = judge(folder, settings(server))
+    assert summary == JudgeSummary(rows=5, asked=2, skipped=0, yes=3, no=2, unparsable=0)
+    assert sorted(server.questions) == ["17", "17", "8", "9"]
+
+
+def test_killed_at_any_byte_it_goes_on(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(tmp_path, [("a", 0, "17"), ("a", 1, "17"), ("a", 2, None)])
+    judge(folder, settings(server))
+    whole = judged(folder)
+    part_id = Manifest.load(folder).judging_id
+    assert part_id
+    (part,) = part_files(folder / JUDGEMENTS, part_id)
+    content = part.read_bytes()
+    for length in range(0, len(content), 7):
+        part.write_bytes(content[:length])
+        judge(folder, settings(server))
+        assert judged(folder) == whole
+        assert len(part.read_bytes().splitlines()) == 3
+
+
+def test_another_judge_judges_anew(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(tmp_path, [("a", 0, "17")])
+    judge(folder, settings(server))
+    first = Manifest.load(folder)
+    judge(folder, settings(server, model="another"))
+    assert len(server.questions) == 2
+    assert Manifest.load(folder).judging_id != first.judging_id
+    judge(folder, settings(server))
+    assert Manifest.load(folder) == first
+    assert len(server.questions) == 2
+
+
+def test_errors(tmp_path: Path, server: JudgeServer) -> None:
+    with pytest.raises(ConfigError, match=r"set judge\.model="):
+        judge(tmp_path, config.Judge())
+    with pytest.raises(ConfigError, match=r"unknown prompt 'no/such'; valid: .*judge/math"):
+        judge(tmp_path, settings(server, prompt="no/such"))
+    manifest(1, 1).save(tmp_path)
+    with pytest.raises(ResultsError, match=r"no grades; run `evalcore grade"):
+        judge(tmp_path, settings(server))
+    ungraded = write(tmp_path / "u", manifest(1, 1), [Sample("a", 0, "1", symbolic="absent")])
+    with pytest.raises(ResultsError, match="no grades"):
+        judge(ungraded, settings(server))

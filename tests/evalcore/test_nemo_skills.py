@@ -1,0 +1,141 @@
+"""NeMo-Skills' result folders: the same rows give the same numbers as ours, whatever their age."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import Sample, manifest, write
+
+from evalcore import nemo_skills
+from evalcore.errors import ResultsError
+from evalcore.metrics import Estimate
+from evalcore.records import GREEDY
+from evalcore.summarize import Mode, Scorecard, summarize
+
+
+def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def line(problem: str, answer: str | None, correct: bool, **more: Any) -> dict[str, Any]:
+    row = {"problem": problem, "expected_answer": "1", "generation": "…", "num_generated_tokens": 10}
+    return {**row, "predicted_answer": answer, "symbolic_correct": correct, **more}
+
+
+def modes(card: Scorecard) -> dict[str, Mode]:
+    return {mode.evaluation_mode: mode for mode in card.subsets[0].modes}
+
+
+ANSWERS = {
+    "a": ["1", "1", "2", None, "1", "3", "3", "1", "1", "2", "1"],
+    "b": ["4", "4.0", "8/2", "1", "1", None, None, "5", "1", "7", "6"],
+    "c": [None] * 11,
+}
+
+
+def test_the_same_rows_give_the_same_numbers_as_a_folder_of_ours(tmp_path: Path) -> None:
+    # rs2 sorts before rs10, and seeds need not start at 0.
+    theirs = tmp_path / "eval-results" / "toy"
+    for index, seed in enumerate([2, 3, 4, 5, 6, 7, 8, 9, 10, 11]):
+        rows = [line(p, answers[index], answers[index] == "1") for p, answers in ANSWERS.items()]
+        write_lines(theirs / f"output-rs{seed}.jsonl", rows)
+    write_lines(theirs / "output-greedy.jsonl", [line(p, x[-1], x[-1] == "1") for p, x in ANSWERS.items()])
+    ours = [
+        Sample(problem, GREEDY if i == 10 else i, answer, answer == "1")
+        for problem, answers in ANSWERS.items()
+        for i, answer in enumerate(answers)
+    ]
+    expected = summarize(write(tmp_path / "ours", manifest(3, 10, greedy=True), ours))
+    [card] = nemo_skills.summarize(tmp_path)
+    assert card.subsets == expected.subsets
+    assert card.complete
+    assert (card.benchmark, card.samples, card.greedy, card.checkpoint) == ("toy", 10, True, None)
+
+
+@pytest.mark.parametrize("name", ["output-greedy.jsonl", "output.jsonl"])
+def test_greedy_files_of_both_names_and_the_old_field(tmp_path: Path, name: str) -> None:
+    old = [{"problem": "a", "predicted_answer": "1", "is_correct": True}]
+    write_lines(
+        tmp_path / "gsm8k" / name, [*old, {"problem": "b", "predicted_answer": "2", "is_correct": False}]
+    )
+    [card] = nemo_skills.summarize(tmp_path / "gsm8k")
+    assert modes(card)["greedy"].symbolic_correct == Estimate(0.5, 0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("judgement", "correct"),
+    [
+        ("Reasoning: same.\nJudgement: Yes", 1.0),
+        ("Judgement: No", 0.0),
+        ("**Judgement**: yes.", 1.0),
+        ("Judgement: No … wait.\nJudgement: Yes", 1.0),
+        ("Judgement: Nothing to say", None),
+        ("I cannot tell", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_judgements_are_read_from_the_text(
+    tmp_path: Path, judgement: str | None, correct: float | None
+) -> None:
+    write_lines(tmp_path / "hle" / "output-rs0.jsonl", [line("a", "x", False, judgement=judgement)])
+    [card] = nemo_skills.summarize(tmp_path)
+    found = modes(card)["pass@1[1]"].judge_correct
+    assert card.judged
+    assert (found and found.value) == correct
+    assert card.subsets[0].counts.unparsable == (correct is None)
+
+
+def test_a_judge_verdict_is_taken_before_its_text(tmp_path: Path) -> None:
+    row = line("a", "x", False, judgement="Judgement: Yes", judge_correct=False)
+    write_lines(tmp_path / "output-rs0.jsonl", [row])
+    found = modes(nemo_skills.summarize(tmp_path)[0])["pass@1[1]"].judge_correct
+    assert found == Estimate(0.0, None, 1)
+
+
+def test_subsets_and_several_benchmarks(tmp_path: Path) -> None:
+    rows = [line(f"{i}", "1", True, subset_for_metrics=f"aime{24 + i % 2}") for i in range(4)]
+    write_lines(tmp_path / "comp-math-24-25" / "output-rs0.jsonl", rows)
+    write_lines(tmp_path / "amc23" / "output.jsonl", rows[:1])
+    (tmp_path / "logs").mkdir()
+    cards = nemo_skills.summarize(tmp_path)
+    assert [card.benchmark for card in cards] == ["amc23", "comp-math-24-25"]
+    names = [subset.name for subset in cards[1].subsets]
+    assert names == ["comp-math-24-25-all", "comp-math-24-25-aime24", "comp-math-24-25-aime25"]
+
+
+def test_a_file_that_is_still_being_written_makes_the_card_incomplete(tmp_path: Path) -> None:
+    write_lines(tmp_path / "output-rs0.jsonl", [line("a", "1", True), line("b", "1", True)])
+    write_lines(tmp_path / "output-rs1.jsonl", [line("a", "1", True)])
+    [card] = nemo_skills.summarize(tmp_path)
+    assert not card.complete
+    assert card.subsets[0].counts.expected == 4
+    assert modes(card)["pass@2"].symbolic_correct == Estimate(1.0, None, 1)
+
+
+def test_generations_without_grades_are_ungraded_not_wrong(tmp_path: Path) -> None:
+    write_lines(tmp_path / "output-rs0.jsonl", [{"problem": "a", "generation": "…"}])
+    [card] = nemo_skills.summarize(tmp_path)
+    assert card.subsets[0].counts.ungraded == 1
+    assert modes(card)["pass@1[1]"].symbolic_correct is None
+
+
+@pytest.mark.parametrize("text", ['{"problem": "a"', "7\n", '{"problem": "b"}\n'])
+def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
+    write_lines(tmp_path / "output-rs0.jsonl", [line("a", "1", True)])
+    (tmp_path / "output-rs1.jsonl").write_text(text)
+    with pytest.raises(ResultsError, match=r"output-rs1\.jsonl:1: "):
+        nemo_skills.summarize(tmp_path)
+
+
+def test_is_results(tmp_path: Path) -> None:
+    assert not nemo_skills.is_results(tmp_path)
+    with pytest.raises(ResultsError, match="no output-greedy"):
+        nemo_skills.summarize(tmp_path)
+    write_lines(tmp_path / "eval-results" / "gsm8k" / "output.jsonl", [line("a", "1", True)])
+    for folder in (tmp_path, tmp_path / "eval-results", tmp_path / "eval-results" / "gsm8k"):
+        assert nemo_skills.is_results(folder)

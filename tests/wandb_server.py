@@ -1,0 +1,184 @@
+"""A loopback stand-in for W&B: enough of its API for wandb to send runs, resume them, and upload artifacts.
+
+    with running() as server:
+        subprocess.run(…, env={"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "…"})
+        server.runs["<run id>"].history
+
+What wandb sends is answered in the shape its queries ask for; a query it does not know is answered with
+nothing, and stands in ``server.unknown``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Run:
+    """What was sent of one run. history: its rows, by their offset."""
+
+    group: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    history: dict[int, dict[str, Any]] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+class Server:
+    """What has arrived. files: uploads by name; artifacts: those committed, by collection name."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.runs: dict[str, Run] = {}
+        self.files: dict[str, bytes] = {}
+        self.artifacts: list[str] = []
+        self.unknown: list[str] = []
+
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        name = re.search(r"(?:query|mutation)\s+(\w+)", query)
+        method = getattr(self, f"on_{name[1]}", None) if name else None
+        if method is None:
+            self.unknown.append(name[1] if name else query)
+            return {}
+        answer: dict[str, Any] = method(variables)
+        return answer
+
+    def upload(self, name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "displayName": name,
+            "uploadUrl": f"{self.url}/upload/{name}",
+            "uploadHeaders": [],
+        }
+
+    def on_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "viewer": {"id": "u", "entity": "team", "username": "u", "flags": "{}", "teams": {"edges": []}}
+        }
+
+    def on_ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"serverInfo": {"features": []}}
+
+    def on_RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:
+        bucket = None
+        if run := self.runs.get(variables["name"]):
+            bucket = {
+                "id": "b",
+                "name": variables["name"],
+                "summaryMetrics": json.dumps(run.summary),
+                "logLineCount": 0,
+                "eventsLineCount": 0,
+                "historyLineCount": len(run.history),
+                "historyTail": json.dumps([json.dumps(row) for row in list(run.history.values())[-1:]]),
+                "eventsTail": "[]",
+                "config": json.dumps(run.config),
+                "tags": [],
+                "wandbConfig": '{"t": 1}',
+            }
+        return {
+            "model": {"id": "p", "name": "evals", "entity": {"id": "e", "name": "team"}, "bucket": bucket}
+        }
+
+    def on_UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:
+        new = variables["name"] not in self.runs
+        run = self.runs.setdefault(variables["name"], Run())
+        run.group = variables["groupName"] or run.group
+        run.config |= json.loads(variables["config"] or "{}")
+        project = {"name": variables["project"], "entity": {"name": "team"}}
+        bucket = {"id": "b", "name": variables["name"], "displayName": "d", "project": project}
+        return {"upsertBucket": {"bucket": {**bucket, "historyLineCount": len(run.history)}, "inserted": new}}
+
+    def on_ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"project": None}
+
+    def on_CreateArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        artifact = {
+            "id": variables["input"]["artifactCollectionName"],
+            "state": "PENDING",
+            "artifactSequence": {"latestArtifact": None},
+        }
+        return {"createArtifact": {"artifact": artifact}}
+
+    def on_CreateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        file = {"id": "f", **self.upload(f"{variables['artifactID']}/{variables['name']}")}
+        return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+    def on_CreateArtifactFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
+        edges = []
+        for file in variables["input"]["artifactFiles"]:
+            upload = self.upload(f"{file['artifactID']}/{file['name']}")
+            more = {"id": "f", "name": file["name"], "displayName": file["name"], "storagePath": file["name"]}
+            artifact = {"id": file["artifactID"]}
+            edges.append({"node": {**upload, **more, "uploadMultipartUrls": None, "artifact": artifact}})
+        return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+    def on_CommitArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.artifacts.append(variables["artifactID"])
+        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": "x"}}}
+
+    def on_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
+        files = [self.upload(name) for name in variables["files"]]
+        return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+
+    def stream(self, run: str, files: dict[str, Any]) -> None:
+        for number, line in _lines(files.get("wandb-history.jsonl")):
+            self.runs[run].history[number] = json.loads(line)
+        for _, line in _lines(files.get("wandb-summary.json")):
+            self.runs[run].summary = json.loads(line)
+
+
+def _lines(chunk: dict[str, Any] | None) -> Iterator[tuple[int, str]]:
+    return enumerate(chunk["content"], chunk["offset"]) if chunk else iter(())
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Serve on a free loopback port until the end of the block."""
+    server = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            return
+
+        def do_PUT(self) -> None:
+            server.files[self.path.removeprefix("/upload/")] = self.body()
+            self.reply({})
+
+        def do_POST(self) -> None:
+            body = self.body()
+            if self.path == "/graphql":
+                asked = json.loads(body)
+                self.reply({"data": server.answer(asked["query"], asked.get("variables") or {})})
+                return
+            if self.path.endswith("/file_stream"):
+                server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
+            self.reply({})  # anything else is W&B's telemetry
+
+        def body(self) -> bytes:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+
+        def reply(self, content: dict[str, Any]) -> None:
+            text = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()
