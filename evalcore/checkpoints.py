@@ -1,8 +1,8 @@
 """A checkpoint on disk: what it is called, whether it is complete, and its digest.
 
->>> checkpoint = load_checkpoint(Path("include/tiny/checkpoints/step-001500"))
+>>> checkpoint = load_checkpoint(Path("include/tiny/checkpoints/step-001800"))
 >>> checkpoint.run, checkpoint.name, checkpoint.step
-('tiny', 'step-001500', 1500)
+('tiny', 'step-001800', 1800)
 
 Only Hugging Face folders with safetensors weights are read here. Completeness is checked, never slept
 for: every shard of the index is there, and each file is as long as its own header says.

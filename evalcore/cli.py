@@ -164,8 +164,8 @@ def prepare(
 @app.command(
     help=_examples(
         "Serve a small Llama checkpoint on this CPU, OpenAI-compatible; stops on SIGTERM or Ctrl-C.",
-        "serve include/tiny/checkpoints/step-001500 --port 8000",
-        "serve include/tiny/checkpoints/step-001500 --port 0 --faults 429:first=3",
+        "serve include/tiny/checkpoints/step-001800 --port 8000",
+        "serve include/tiny/checkpoints/step-001800 --port 0 --faults 429:first=3",
     )
 )
 def serve(
@@ -301,7 +301,7 @@ def track(
 
 @_verb(
     "All the stages of an evaluation in this process: plan, convert, generate, grade, judge, summarize, track.",
-    "run include/tiny/checkpoints/step-001500 --suite tiny",
+    "run include/tiny/checkpoints/step-001800 --suite tiny",
     "run CKPT -b gsm8k:8 --server-type vllm inference.temperature=0.6 --judge-model gpt-4o",
 )
 def run(config: EvalConfig) -> None:

@@ -1,6 +1,6 @@
 """grade: is the answer in each response the expected one? ``generations/`` → ``grades/``.
 
->>> grade(Path("results/tiny/step-001500/tiny-arithmetic"))
+>>> grade(Path("results/tiny/step-001800/tiny-arithmetic"))
 GradeSummary(rows=1800, new=1800, correct=1132, no_answer=3, undecided=0)
 
 A row of a grades part::

@@ -1,6 +1,6 @@
 """Scorecards as tables for people: text for a terminal or a log, markdown to paste.
 
->>> print(as_text([Scorecard.load(Path("results/tiny/step-001500/tiny-arithmetic"))]))
+>>> print(as_text([Scorecard.load(Path("results/tiny/step-001800/tiny-arithmetic"))]))
 -------------------------- tiny-arithmetic ---------------------------
 evaluation_mode | num_entries | symbolic_correct | no_answer | std_err
 greedy          | 240         | 73.33%           | 0.00%     | ±2.86%

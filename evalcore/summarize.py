@@ -1,6 +1,6 @@
 """Turn the rows of a benchmark folder into its numbers: ``scorecard.json``.
 
->>> card = summarize(Path("results/tiny/step-001500/tiny-arithmetic"))
+>>> card = summarize(Path("results/tiny/step-001800/tiny-arithmetic"))
 >>> card.subsets[0].name, card.subsets[0].modes[0].evaluation_mode
 ('tiny-arithmetic-all', 'greedy')
 

@@ -1,7 +1,7 @@
 """Send a checkpoint's scorecards to Weights & Biases: one W&B run per checkpoint, grouped by training run.
 
->>> track(Path("results/tiny/step-001500"), Wandb(project="my-evals"))
-TrackedRun(url=None, directory=PosixPath('results/tiny/step-001500/wandb/offline-run-…'), …)
+>>> track(Path("results/tiny/step-001800"), Wandb(project="my-evals"))
+TrackedRun(url=None, directory=PosixPath('results/tiny/step-001800/wandb/offline-run-…'), …)
 
 A W&B run's id follows from the checkpoint, so tracking it again resumes its run: the summary then shows
 the newest numbers, and its history has one more point at the same ``checkpoint_step``. Metrics are named

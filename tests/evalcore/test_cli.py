@@ -18,7 +18,7 @@ from evalcore.records import read_part
 from evalcore.serving.embedded import running
 
 ROOT = Path(__file__).parents[2]
-CHECKPOINT = ROOT / "include" / "tiny" / "checkpoints" / "step-001500"
+CHECKPOINT = ROOT / "include" / "tiny" / "checkpoints" / "step-001800"
 
 
 def evalcore(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -67,7 +67,7 @@ def test_run_is_the_stages_one_by_one_and_goes_on_where_it_stopped(tmp_path: Pat
     commands = evalcore("plan", CHECKPOINT, *options, "-o", tmp_path / "b").stdout.splitlines()
     for command in commands:
         assert evalcore(*command.split()[1:]).returncode == 0
-    a, b = (tmp_path / x / "tiny" / "step-001500" / "tiny-arithmetic" for x in "ab")
+    a, b = (tmp_path / x / "tiny" / "step-001800" / "tiny-arithmetic" for x in "ab")
     assert json.loads((a / "scorecard.json").read_text()) == json.loads((b / "scorecard.json").read_text())
     part = next((a / "generations").iterdir())
     assert len(list(read_part(part))) == 36

@@ -1,0 +1,128 @@
+"""# Evaluate a checkpoint
+
+Converts one checkpoint, serves it, asks it every problem of the benchmarks, grades and judges the
+answers, prints pass@k tables and sends them to W&B.
+
+**plan** checks the params and lays out the commands; with `dry_run` it prints them and stops. Each stage
+is an `evalcore` command that runs as a job of its own; *Job log* on a task shows what it prints.
+**generate** runs once for each inference server, **score** once for each benchmark. A benchmark that
+fails does not lose the others: **report** prints what there is, then fails the run and says what failed
+and why. Clear a failed task to go on from there: what was done already is not done again. Clearing or
+failing a waiting task stops its job.
+
+API keys come from the environment (`OPENAI_API_KEY`, `WANDB_API_KEY`, `HF_TOKEN`), never from params.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG, Param, task_group
+from operators.convert import ConvertOperator
+from operators.generate import GenerateOperator
+from operators.grade import GradeOperator
+from operators.judge import JudgeOperator
+from operators.plan import PlanOperator
+from operators.report import ReportOperator
+from operators.summarize import SummarizeOperator
+from operators.track import TrackOperator
+
+from evalcore import include
+
+RESULTS = str(Path(os.environ.get("EVALCORE_RESULTS", "results")).absolute())
+BENCHMARKS = r"^\s*[A-Za-z0-9][\w.+-]*(:\d{1,6})?(\s*,\s*[A-Za-z0-9][\w.+-]*(:\d{1,6})?)*\s*$"
+ADDRESS = r"^https?://\S+$"
+OVERRIDE = r"^\+{0,2}[A-Za-z_][\w.]*=.*$"
+
+
+def optional(kind: str, description: str, **schema: object) -> Param:
+    """A param that may stay empty: the suite's own value holds then."""
+    return Param(None, type=["null", kind], description=description, **schema)
+
+
+params = {
+    "checkpoint": optional(
+        "string", "Hugging Face folder of the checkpoint. Not needed if a server address is given."
+    ),
+    "training_run": optional(
+        "string", "Name of the training run; by default the folder above the checkpoint's."
+    ),
+    "step": optional(
+        "integer", "Training step; by default the number that ends the folder's name.", minimum=0
+    ),
+    "suite": Param("default", type="string", enum=include.names("suites"), description="What to run."),
+    "benchmarks": optional(
+        "string",
+        "Instead of the suite's: `gsm8k:4,aime24:64`. `:4` is four samples after a greedy answer, `:0` greedy alone.",
+        pattern=BENCHMARKS,
+    ),
+    "server_type": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "embedded", "vllm", "sglang", "trtllm", "openai"],
+        description="Which inference server to start; `openai` starts none and needs an address.",
+    ),
+    "server_address": optional(
+        "string", "A server that runs already, as `http://host:8000/v1`.", pattern=ADDRESS
+    ),
+    "model": optional("string", "The model's name at that address; by default the first it lists."),
+    "skip_greedy": Param(False, type="boolean", description="Only samples, no greedy answers."),
+    "temperature": optional("number", "Sampling temperature.", minimum=0, maximum=5),
+    "top_p": optional("number", "Nucleus sampling.", exclusiveMinimum=0, maximum=1),
+    "tokens_to_generate": optional("integer", "Longest answer, in tokens.", minimum=1),
+    "seed": optional("integer", "Sample i is drawn with seed + i.", minimum=0),
+    "judge_model": optional("string", "Judge answers with this model; without one nothing is judged."),
+    "judge_address": optional(
+        "string", "Where the judge model is served; by default OpenAI.", pattern=ADDRESS
+    ),
+    "cluster": Param("local", type="string", enum=["local"], description="Where the jobs run."),
+    "results": Param(RESULTS, type="string", minLength=1, description="Folder of all results."),
+    "overrides": Param(
+        [],
+        type="array",
+        items={"type": "string", "pattern": OVERRIDE},
+        description="Any other setting, one on a line: `inference.temperature=0.6`.",
+    ),
+    "max_problems": optional("integer", "The first so many problems of each benchmark.", minimum=1),
+    "dry_run": Param(False, type="boolean", description="Print every command and stop."),
+}
+
+with DAG(
+    dag_id="evaluate_checkpoint",
+    schedule=None,
+    catchup=False,
+    doc_md=__doc__,
+    params=params,
+    tags=["evaluation"],
+    render_template_as_native_obj=True,
+    # Retries are for workers that die; a command that fails is not tried again (see JobOperator).
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+) as dag:
+    plan = PlanOperator(task_id="plan", retries=0)
+    planned = plan.output
+    job = {"jobs_folder": planned["jobs_folder"]}
+
+    convert = ConvertOperator(task_id="convert", argv=planned["convert"], returns=planned["generate"], **job)
+    generate = GenerateOperator.partial(task_id="generate", **job).expand_kwargs(convert.output)
+
+    @task_group
+    def score(name, folder, grade, judge, summarize):
+        graded = GradeOperator(task_id="grade", argv=grade, subject=name, trigger_rule="all_done", **job)
+        judged = JudgeOperator(task_id="judge", argv=judge, subject=name, **job)
+        summarized = SummarizeOperator(
+            task_id="summarize", argv=summarize, subject=name, trigger_rule="none_failed", **job
+        )
+        generate >> graded >> judged >> summarized
+
+    scores = score.expand_kwargs(planned)
+    # As a template, so that only scores are upstream: with plan there, one success would always be had.
+    track = TrackOperator(
+        task_id="track",
+        argv="{{ ti.xcom_pull(task_ids='plan', key='track') }}",
+        jobs_folder="{{ ti.xcom_pull(task_ids='plan', key='jobs_folder') }}",
+        trigger_rule="all_done_min_one_success",
+    )
+    report = ReportOperator(task_id="report", trigger_rule="all_done", retries=0)
+    scores >> track >> report

@@ -1,0 +1,26 @@
+"""What this project adds to Airflow's web server: the page behind *Job log*, see ``web.job_log``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+Message = MutableMapping[str, Any]
+
+
+async def app(
+    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
+    """The web application, imported at the first request: every task loads plugins, and none needs FastAPI."""
+    from web.job_log import app as web_app
+
+    await web_app(scope, receive, send)
+
+
+class EvalcorePlugin(AirflowPlugin):
+    """Registers the page."""
+
+    name = "evalcore"
+    fastapi_apps = [{"app": app, "url_prefix": "/evalcore", "name": "evalcore"}]

@@ -1,0 +1,152 @@
+"""The operator that runs one ``evalcore`` command as a job and waits for it deferred.
+
+    GradeOperator(task_id="grade", argv=["evalcore", "grade", folder], jobs_folder="results/.jobs")
+
+The job's name follows from the DAG run, the task and its map index. A task that finds its job still
+there (after a retry, or the death of a worker or triggerer) waits for that one; a job that was killed or
+lost is made again and resumes where it stopped; clearing or failing the task cancels it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+from airflow.sdk import BaseOperator, BaseOperatorLink, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from triggers.job import JobTrigger
+
+from evalcore import jobs
+from evalcore.errors import JobError
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+    from airflow.sdk.types import TaskInstanceKey
+
+XCOM_JOB = "job"
+_TAIL = 20
+
+
+class JobFailed(AirflowException):
+    """The command exited with a code of its own. Trying again would fail again, so by default nobody does."""
+
+
+_RETRY_POLICY = ExceptionRetryPolicy(
+    [RetryRule(JobFailed, RetryAction.FAIL, reason="the command itself failed, and would again")]
+)
+
+
+class JobLogLink(BaseOperatorLink):
+    """The whole log of the job; the task's own log repeats only its last lines."""
+
+    name = "Job log"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        # A path only, so that it works under whatever name the browser knows the server by.
+        prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+        parts = (ti_key.dag_id, ti_key.run_id, ti_key.task_id, str(ti_key.map_index))
+        return f"{prefix}/evalcore/jobs/{'/'.join(quote(part, safe='') for part in parts)}/log"
+
+
+class JobOperator(BaseOperator):
+    """Runs a command as a job.
+
+    :param argv: the command; none skips the task.
+    :param jobs_folder: where jobs lie; every try of the task, and the triggerer, must see the same.
+    :param subject: what the command is about, for the UI and the report; a benchmark's name for instance.
+    :param returns: returned when the command succeeded, so that a mapped task can follow it.
+    :param patience: seconds to wait for the job before deferring; most grading is over by then.
+    :param poll_interval: seconds between two looks at the job once deferred.
+    """
+
+    template_fields: Sequence[str] = ("argv", "jobs_folder", "subject", "returns")
+    operator_extra_links = (JobLogLink(),)
+    ui_color = "#e8f1fa"
+
+    def __init__(
+        self,
+        *,
+        argv: Sequence[str],
+        jobs_folder: str,
+        subject: str = "",
+        returns: Any = None,
+        patience: float = 5.0,
+        poll_interval: float = 2.0,
+        **kwargs: Any,
+    ) -> None:
+        # A mapped operator passes None for what was not given, so setdefault would not do.
+        kwargs["retry_policy"] = kwargs.get("retry_policy") or _RETRY_POLICY
+        kwargs["map_index_template"] = kwargs.get("map_index_template") or "{{ task.subject }}"
+        super().__init__(**kwargs)
+        self.argv = argv
+        self.jobs_folder = jobs_folder
+        self.subject = subject
+        self.returns = returns
+        self.patience = patience
+        self.poll_interval = poll_interval
+        self._job: Path | None = None
+        self._is_killed = False
+
+    def execute(self, context: Context) -> Any:
+        if not self.argv:
+            raise AirflowSkipException(f"{self.subject or self.task_id}: nothing to do")
+        return self._run(context)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> Any:
+        """Called when the job is over: take its result, or make another attempt of one that was killed."""
+        job = Path(event["folder"])
+        status = jobs.status(job)
+        if not status.state.is_over:
+            self._defer(job)
+        if self._is_killed:
+            raise AirflowException(f"Job {job}: cancelled, since its task was stopped")
+        if status.state.is_resumable:
+            self.log.warning("Job %s: %s; trying again where it stopped", job, status)
+            return self._run(context)
+        for line in jobs.tail(job, _TAIL):
+            self.log.info("%s", line)
+        # From here on a new try of this task is a new attempt: the user wants it done again.
+        jobs.consume(job)
+        if status.state is not jobs.State.SUCCEEDED:
+            raise JobFailed(f"{self.subject or self.task_id}: {jobs.reason(job)} (log: {job / jobs.LOG})")
+        return self.returns
+
+    def on_kill(self) -> None:
+        self._is_killed = True
+        if self._job:
+            jobs.cancel(self._job)
+
+    def _run(self, context: Context) -> Any:
+        ti = context["ti"]
+        name = jobs.job_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        try:
+            job = self._job = jobs.ensure(Path(self.jobs_folder), name, self.argv, _environment())
+        except JobError as error:
+            raise AirflowFailException(str(error)) from error
+        self.log.info("Command: %s", shlex.join(self.argv))
+        self.log.info("Job: %s", job)
+        ti.xcom_push(XCOM_JOB, str(job))
+        deadline = time.monotonic() + self.patience
+        while not jobs.status(job).state.is_over:
+            if time.monotonic() > deadline:
+                self._defer(job)
+            time.sleep(0.2)
+        return self.resume(context, {"folder": str(job)})
+
+    def _defer(self, job: Path) -> NoReturn:
+        # Airflow (3.3) notices the end of a task's process up to a heartbeat late. A trigger that has
+        # fired by then resumes the task, and its running is taken for a task that died.
+        delay = conf.getint("workers", "min_heartbeat_interval") + 1
+        trigger = JobTrigger(str(job), delay=delay, poll_interval=self.poll_interval)
+        self.defer(trigger=trigger, method_name="resume")
+
+
+def _environment() -> dict[str, str]:
+    """What a job inherits: everything (API keys too) but Airflow's own settings and connections."""
+    return {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW_")}

@@ -1,0 +1,96 @@
+"""plan as a task: checks the run's params and lays out its commands, or only prints them.
+
+Everything that can be wrong with a request fails here, in one line, before a job starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.utils.skipmixin import SkipMixin
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from evalcore.errors import EvalError
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+
+    from evalcore.config import EvalConfig
+
+
+class PlanOperator(BaseOperator, SkipMixin):
+    """Returns one ``{name, folder, grade, judge, summarize}`` for each benchmark; the rest are XComs by name.
+
+    ``convert`` and ``track`` are commands (empty: nothing to do), ``generate`` is a list of
+    ``{argv, subject}``, ``jobs_folder`` is a path. With the param ``dry_run`` the commands
+    are printed and everything downstream is skipped. Of a plan that failed there is only ``error``.
+    """
+
+    # So that Airflow keeps tasks skipped when they are cleared alone.
+    inherits_from_skipmixin = True
+    ui_color = "#f3ecfa"
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        from evalcore.plan import plan
+
+        ti, params = context["ti"], context["params"]
+        try:
+            config = config_from_params(params)
+            planned = plan(config)
+        except EvalError as error:
+            ti.xcom_push("error", str(error))
+            raise AirflowFailException(str(error)) from None
+        for line in planned.render().splitlines():
+            self.log.info("%s", line)
+        if params["dry_run"]:
+            self.log.info("Dry run: nothing of this is started")
+            self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
+        ti.xcom_push("convert", planned.convert)
+        ti.xcom_push("generate", [{"argv": argv, "subject": _subject(argv)} for argv in planned.generate])
+        ti.xcom_push("track", planned.track or [])
+        ti.xcom_push("jobs_folder", str(Path(config.results).expanduser().absolute() / ".jobs"))
+        return [
+            {
+                "name": b.name,
+                "folder": b.folder,
+                "grade": b.grade,
+                "judge": b.judge or [],
+                "summarize": b.summarize,
+            }
+            for b in planned.benchmarks
+        ]
+
+
+def config_from_params(params: Mapping[str, Any]) -> EvalConfig:
+    """The settings that a params form describes. Empty fields leave a setting to the suite.
+
+    Raises:
+        ConfigError: an unknown or impossible setting.
+    """
+    from evalcore.config import load_config
+
+    def given(key: str) -> Any:
+        value = params[key]
+        return value.strip() or None if isinstance(value, str) else value
+
+    return load_config(
+        given("suite"),
+        checkpoint=given("checkpoint"),
+        training_run=given("training_run"),
+        step=given("step"),
+        benchmarks=given("benchmarks"),
+        results=given("results"),
+        skip_greedy=given("skip_greedy") or None,
+        max_problems=given("max_problems"),
+        inference={key: given(key) for key in ("temperature", "top_p", "tokens_to_generate", "seed")},
+        server={"type": given("server_type"), "address": given("server_address"), "model": given("model")},
+        judge={"model": given("judge_model"), "address": given("judge_address")},
+        overrides=given("overrides") or [],
+    )
+
+
+def _subject(argv: list[str]) -> str:
+    return next((a.removeprefix("benchmarks=") for a in argv if a.startswith("benchmarks=")), "generate")

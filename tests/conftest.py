@@ -1,0 +1,16 @@
+"""What every test stands on: nothing outside the test's own folders is read or written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+# Before numpy is imported: the tiny model's matrices are too small to share between threads.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Prepared benchmarks go to a cache in HOME; tests bring their own.
+os.environ["EVALCORE_DATA"] = tempfile.mkdtemp(prefix="evalcore-test-data-")
+os.environ.pop("EVALCORE_INCLUDE", None)
+# A developer's own login must not reach a test's run.
+for name in ("WANDB_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HF_ENDPOINT"):
+    os.environ.pop(name, None)
+os.environ["WANDB_MODE"] = "offline"

@@ -1,0 +1,52 @@
+"""One real Airflow for all end-to-end tests, with two benchmarks of its own: one that works, one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from demo.standalone import ROOT, Airflow
+
+BENCHMARKS = {
+    "good": "name: good\ndescription: four sums\nsource: {path: good.jsonl}\nprompt: tiny/arithmetic\n"
+    "grader: math\nsamples: 1\ngeneration: {tokens_to_generate: 48}\n",
+    "torn": "name: torn\ndescription: a file that ends within a row\nsource: {path: torn.jsonl}\n"
+    "prompt: tiny/arithmetic\ngrader: math\nsamples: 1\n",
+}
+ROW = (
+    '{"id": "%d", "problem": "Sam has %d pens. Sam finds 4 more. How many pens does Sam have now?",'
+    ' "expected_answer": "%d"}\n'
+)
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    folder = tmp_path_factory.mktemp("e2e")
+    benchmarks = folder / "include" / "benchmarks"
+    benchmarks.mkdir(parents=True)
+    for name, text in BENCHMARKS.items():
+        (benchmarks / f"{name}.yaml").write_text(text)
+    rows = "".join(ROW % (n, n, n + 4) for n in (10, 20, 30, 40))
+    (benchmarks / "good.jsonl").write_text(rows)
+    (benchmarks / "torn.jsonl").write_text(rows[:-30])
+    settings = {
+        "EVALCORE_INCLUDE": str(folder / "include"),
+        "WANDB_MODE": "offline",
+        # What is dead is to be noticed in seconds here, not in minutes.
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+    }
+    with Airflow(folder / "airflow", settings=settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """The late one, which knows most of its sums."""
+    return sorted((ROOT / "include" / "tiny" / "checkpoints").glob("step-*"))[1]

@@ -1,0 +1,256 @@
+"""The DAG in the real scheduler and triggerer, on a real model, with real kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psutil
+import pytest
+from demo.standalone import Airflow, AirflowError
+
+from evalcore import jobs
+from evalcore.config import load_config
+from evalcore.generate import generate
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+DAG = "evaluate_checkpoint"
+# Each answer its own request: of the samples of one request a server counts the tokens together only.
+SINGLE = ["client.group_samples=false"]
+# 4 at a time and half a second late: some 12 s to do harm in.
+SLOW = [*SINGLE, "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
+ANSWERS = 90
+
+Rows = dict[tuple[str, int], dict[str, Any]]
+
+
+def start(airflow: Airflow, checkpoint: Path, results: Path, **params: Any) -> str:
+    conf = {"checkpoint": str(checkpoint), "suite": "tiny", "results": str(results), "max_problems": 10}
+    return airflow.trigger(DAG, conf | params)
+
+
+def until(holds: Callable[[], Any], what: str, timeout: float = 90.0) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
+        time.sleep(0.1)
+    return found
+
+
+def states(airflow: Airflow, run: str) -> dict[str, str]:
+    """State by task, mapped ones as ``generate[0]``."""
+    return {
+        task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else ""): task["state"]
+        for task in airflow.tasks(DAG, run)
+    }
+
+
+def files(results: Path) -> list[Path]:
+    return list(results.glob("*/*/*/generations/*.jsonl"))
+
+
+def count(results: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in files(results))
+
+
+def rows(results: Path) -> Rows:
+    """All rows by key; fails if one is there twice or torn."""
+    found: Rows = {}
+    for file in files(results):
+        for line in file.read_bytes().splitlines():
+            row = orjson.loads(line)
+            key = row["problem_id"], row["sample"]
+            assert key not in found
+            found[key] = row
+    return found
+
+
+def generate_job(results: Path) -> Path:
+    """The newest attempt of the run's generate job, once its processes are there."""
+    (name,) = [path.name for path in (results / ".jobs").iterdir() if "-generate-0-" in path.name]
+    job = jobs.latest(results / ".jobs", name)
+    assert job is not None
+    return job
+
+
+def processes(job: Path) -> list[psutil.Process]:
+    """Everything a job has started: the command, its inference server."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("EVALCORE_JOB") == str(job):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """What the answers are if nothing happens."""
+    results = tmp_path_factory.mktemp("uninterrupted")
+    options = {"checkpoint": str(checkpoint), "results": str(results), "max_problems": 10}
+    generate(load_config("tiny", overrides=SINGLE, **options))
+    return rows(results)
+
+
+def test_a_run_ends_with_tables_scorecard_and_logs(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path, uninterrupted: Rows
+) -> None:
+    run = start(airflow, checkpoint, tmp_path, overrides=SINGLE)
+    assert airflow.wait(DAG, run) == "success", states(airflow, run)
+    assert states(airflow, run) == {
+        "plan": "success",
+        "convert": "success",
+        "generate[0]": "success",
+        "score.grade[0]": "success",
+        "score.judge[0]": "skipped",
+        "score.summarize[0]": "success",
+        "track": "success",
+        "report": "success",
+    }
+    assert rows(tmp_path) == uninterrupted
+    (folder,) = tmp_path.glob("*/*/tiny-arithmetic")
+    assert (folder / "scorecard.json").is_file()
+    report = airflow.log(DAG, run, "report")
+    assert "evaluation_mode" in report
+    assert "pass@8" in report
+    assert list(folder.parent.glob("wandb/offline-run-*/*.wandb"))
+    names = {task["task_id"]: task["rendered_map_index"] for task in airflow.tasks(DAG, run)}
+    assert names["score.grade"] == "tiny-arithmetic"
+    the_log_page_is_for_those_who_may_read_the_tasks_logs(airflow, run)
+
+
+def the_log_page_is_for_those_who_may_read_the_tasks_logs(airflow: Airflow, run: str) -> None:
+    path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/links"
+    link = airflow.request("GET", path, map_index=0)["extra_links"]["Job log"]
+    page = airflow.get(link)
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/plain")
+    assert f"{ANSWERS} of {ANSWERS} samples" in page.text
+    assert httpx.get(f"{airflow.url}{link}").status_code == 401
+    assert airflow.get(link.replace("/0/log", "/7/log")).status_code == 404
+    assert airflow.get(link.replace("generate", "plan").replace("/0/log", "/-1/log")).status_code == 404
+
+
+def test_killed_processes_are_started_again_and_no_answer_is_lost_or_double(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path, uninterrupted: Rows
+) -> None:
+    run = start(airflow, checkpoint, tmp_path, overrides=SLOW)
+    until(lambda: count(tmp_path) >= 10, "the first answers")
+    # First the command, its server and its supervisor at once: nobody is left to say how it ended.
+    first = generate_job(tmp_path)
+    supervisor = orjson.loads((first / jobs.PIDS).read_bytes())["supervisor"]
+    for pid in [supervisor, *(process.pid for process in processes(first))]:
+        os.kill(pid, signal.SIGKILL)
+    assert jobs.status(first).state is jobs.State.LOST
+    before = count(tmp_path)
+    assert 10 <= before < ANSWERS
+    # Then only the command of the second attempt.
+    until(lambda: count(tmp_path) >= before + 10, "answers of a second attempt")
+    second = generate_job(tmp_path)
+    assert second.name == "2"
+    os.kill(orjson.loads((second / jobs.PIDS).read_bytes())["command"], signal.SIGKILL)
+    assert airflow.wait(DAG, run) == "success", states(airflow, run)
+    assert generate_job(tmp_path).name == "3"
+    assert rows(tmp_path) == uninterrupted
+
+
+def test_jobs_outlive_scheduler_workers_and_triggerer_and_are_found_again(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path, uninterrupted: Rows
+) -> None:
+    deferred, running = tmp_path / "deferred", tmp_path / "running"
+    first = start(airflow, checkpoint, deferred, overrides=[*SLOW, "client.concurrency=2"])
+    until(lambda: states(airflow, first).get("generate[0]") == "deferred", "a deferred task")
+    # The second one's task still waits in its worker process when that is killed.
+    second = start(airflow, checkpoint, running, overrides=[*SLOW, "client.concurrency=2"])
+    until(lambda: count(running) >= 1, "answers of the second run")
+    assert states(airflow, second)["generate[0]"] == "running"
+    for component in ("scheduler", "triggerer", "dag-processor"):
+        airflow.kill_component(component)
+    assert jobs.status(generate_job(deferred)).state is jobs.State.RUNNING
+    assert jobs.status(generate_job(running)).state is jobs.State.RUNNING
+    for component in ("scheduler", "triggerer", "dag-processor"):
+        airflow.start_component(component)
+    for run, results in ((first, deferred), (second, running)):
+        assert airflow.wait(DAG, run) == "success", states(airflow, run)
+        # The same attempt to the end: it was found, not started anew.
+        assert generate_job(results).name == "1"
+        assert rows(results) == uninterrupted
+
+
+def test_clearing_or_failing_a_waiting_task_ends_its_processes(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = start(airflow, checkpoint, tmp_path, overrides=[*SLOW, "client.concurrency=1"])
+    until(lambda: states(airflow, run).get("generate[0]") == "deferred", "a deferred task")
+    first = generate_job(tmp_path)
+    started = processes(first)
+    assert len(started) >= 2, "the command and its server"
+    airflow.clear(DAG, run, ["generate", 0])
+    until(lambda: not any(process.is_running() for process in started), "the processes to be gone")
+    assert jobs.status(first).state is jobs.State.CANCELLED
+    until(lambda: generate_job(tmp_path) != first, "the next attempt")
+    until(lambda: states(airflow, run).get("generate[0]") == "deferred", "a deferred task")
+    second = generate_job(tmp_path)
+    started = processes(second)
+    assert started
+    path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/0"
+    airflow.request("PATCH", path, {"new_state": "failed"})
+    until(lambda: not any(process.is_running() for process in started), "the processes to be gone")
+    assert airflow.wait(DAG, run) == "failed"
+    assert generate_job(tmp_path) == second
+
+
+def test_a_bad_benchmark_fails_the_run_by_name_and_does_not_lose_the_good_one(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = start(airflow, checkpoint, tmp_path, benchmarks="good:1,torn:1", max_problems=None)
+    assert airflow.wait(DAG, run) == "failed"
+    found = states(airflow, run)
+    assert (found["score.summarize[0]"], found["track"], found["report"]) == ("success", "success", "failed")
+    assert [path.parent.name for path in tmp_path.glob("*/*/*/scorecard.json")] == ["good"]
+    failures = airflow.xcom(DAG, run, "report", "failures")
+    assert [failure.split(":")[0] for failure in failures] == ["generate of torn", "score.grade of torn"]
+    assert "torn.jsonl" in failures[0]
+    assert "\n" not in "".join(failures)
+    report = airflow.log(DAG, run, "report")
+    assert "evaluation_mode" in report
+    assert failures[0] in report
+
+
+def test_a_dry_run_prints_every_command_and_starts_none(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = start(airflow, checkpoint, tmp_path, dry_run=True)
+    assert airflow.wait(DAG, run) == "success"
+    found = states(airflow, run)
+    assert found.pop("plan") == "success"
+    assert set(found.values()) == {"skipped"}
+    log = airflow.log(DAG, run, "plan")
+    for stage in ("convert", "generate", "grade", "summarize", "track"):
+        assert f"evalcore {stage} " in log
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_that_cannot_be_met_fails_in_plan(airflow: Airflow, tmp_path: Path) -> None:
+    run = start(airflow, tmp_path / "no-such-step", tmp_path)
+    assert airflow.wait(DAG, run) == "failed"
+    (failure,) = airflow.xcom(DAG, run, "report", "failures")
+    assert failure == f"plan: checkpoint {tmp_path}/no-such-step: no such folder"
+    assert states(airflow, run)["plan"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "params", [{"benchmarks": "gsm8k:-1"}, {"temperature": "hot"}, {"suite": "nope"}, {"server_type": "x"}]
+)
+def test_a_bad_param_is_refused_at_once(airflow: Airflow, params: dict[str, Any]) -> None:
+    with pytest.raises(AirflowError, match=" 400 "):
+        airflow.trigger(DAG, params)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import structlog.testing
+from airflow.sdk import DAG, BaseOperator
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+from operators.plan import PlanOperator, config_from_params
+
+CHECKPOINT = sorted((Path(__file__).parents[3] / "include" / "tiny" / "checkpoints").glob("step-*"))[1]
+EMPTY = {
+    **dict.fromkeys(
+        ("checkpoint", "training_run", "step", "benchmarks", "server_type", "server_address", "model")
+    ),
+    **dict.fromkeys(("temperature", "top_p", "tokens_to_generate", "seed", "max_problems")),
+    **dict.fromkeys(("judge_model", "judge_address")),
+    "suite": "tiny",
+    "skip_greedy": False,
+    "overrides": [],
+    "dry_run": False,
+}
+
+
+class TaskInstance(NamedTuple):
+    """What of a task instance the operator uses."""
+
+    xcoms: dict[str, Any]
+    map_index: int = -1
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+@pytest.fixture(autouse=True)
+def _outside_of_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+
+
+@pytest.fixture
+def task() -> PlanOperator:
+    with DAG("d", schedule=None):
+        plan = PlanOperator(task_id="plan")
+        plan >> BaseOperator(task_id="generate") >> BaseOperator(task_id="report", trigger_rule="all_done")
+    return plan
+
+
+def run(task: PlanOperator, results: Path, **params: Any) -> tuple[Any, dict[str, Any]]:
+    ti = TaskInstance({})
+    context: Any = {
+        "ti": ti,
+        "task": task,
+        "params": {**EMPTY, "checkpoint": str(CHECKPOINT), "results": str(results), **params},
+    }
+    return task.execute(context), ti.xcoms
+
+
+def test_it_lays_out_the_commands_of_every_stage(task: PlanOperator, tmp_path: Path) -> None:
+    benchmarks, xcoms = run(task, tmp_path, judge_model="gpt")
+    assert [b["name"] for b in benchmarks] == ["tiny-arithmetic"]
+    assert benchmarks[0]["folder"] == str(tmp_path / "tiny" / CHECKPOINT.name / "tiny-arithmetic")
+    assert benchmarks[0]["grade"] == ["evalcore", "grade", benchmarks[0]["folder"]]
+    assert xcoms["convert"][:2] == ["evalcore", "convert"]
+    assert [job["subject"] for job in xcoms["generate"]] == ["tiny-arithmetic:8"]
+    assert xcoms["generate"][0]["argv"][:2] == ["evalcore", "generate"]
+    assert xcoms["track"][:2] == ["evalcore", "track"]
+    assert xcoms["jobs_folder"] == str(tmp_path / ".jobs")
+
+
+def test_params_become_settings() -> None:
+    params = {
+        **EMPTY,
+        "checkpoint": " /ckpt/step-7 ",
+        "training_run": "llama",
+        "step": 7,
+        "benchmarks": "gsm8k:4",
+        "results": "/r",
+        "server_type": "vllm",
+        "model": "",
+        "skip_greedy": True,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "tokens_to_generate": 64,
+        "seed": 3,
+        "judge_model": "gpt",
+        "judge_address": "http://judge/v1",
+        "max_problems": 5,
+        "overrides": ["inference.temperature=0.6", "client.concurrency=8"],
+    }
+    config = config_from_params(params)
+    assert (config.checkpoint, config.training_run, config.step) == ("/ckpt/step-7", "llama", 7)
+    assert [str(b) for b in config.benchmarks] == ["gsm8k:4"]
+    assert (config.server.type, config.server.model, config.skip_greedy) == ("vllm", None, True)
+    # A dotted override wins over the form's own field.
+    assert (config.inference.temperature, config.inference.top_p) == (0.6, 0.9)
+    assert (config.inference.tokens_to_generate, config.inference.seed) == (64, 3)
+    assert (config.judge.model, config.judge.address) == ("gpt", "http://judge/v1")
+    assert (config.max_problems, config.client.concurrency) == (5, 8)
+
+
+def test_empty_fields_leave_it_to_the_suite() -> None:
+    config = config_from_params({**EMPTY, "checkpoint": "/c", "results": "/r"})
+    assert [str(b) for b in config.benchmarks] == ["tiny-arithmetic:8"]
+    assert config.inference.temperature is None
+    assert not config.skip_greedy
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"checkpoint": "/no/such"}, "checkpoint /no/such: no such folder"),
+        ({"benchmarks": "nope:4"}, "unknown benchmark 'nope'; valid: .*tiny-arithmetic"),
+        (
+            {"overrides": ["inference.temprature=1"]},
+            "unknown key 'inference.temprature'; valid: .*temperature",
+        ),
+        ({"overrides": ["wrong"]}, "expected key.name=value"),
+        ({"checkpoint": None}, "give a checkpoint, or server.address"),
+        ({"server_type": "openai"}, "server.type=openai needs server.address"),
+    ],
+)
+def test_a_wrong_request_fails_at_once_in_one_line(
+    task: PlanOperator, tmp_path: Path, params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=message) as failure:
+        run(task, tmp_path, **params)
+    assert "\n" not in str(failure.value)
+
+
+def test_why_it_failed_is_left_for_the_report(task: PlanOperator, tmp_path: Path) -> None:
+    ti = TaskInstance({})
+    context: Any = {"ti": ti, "params": {**EMPTY, "results": str(tmp_path), "suite": "nope"}}
+    with pytest.raises(AirflowFailException):
+        task.execute(context)
+    assert ti.xcoms["error"].startswith("unknown suite 'nope'")
+
+
+def test_a_dry_run_prints_every_command_and_skips_everything(task: PlanOperator, tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logged, pytest.raises(DownstreamTasksSkipped) as skipped:
+        run(task, tmp_path, dry_run=True)
+    assert sorted(skipped.value.tasks) == ["generate", "report"]
+    lines = [entry["event"] for entry in logged]
+    for stage in ("convert", "generate", "grade", "summarize", "track"):
+        assert [line for line in lines if line.startswith(f"evalcore {stage} ")]
+    assert list(tmp_path.iterdir()) == []

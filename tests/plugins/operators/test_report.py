@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog.testing
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowFailException
+from operators.report import ReportOperator
+
+from evalcore import jobs
+
+
+@dataclass
+class TaskInstance:
+    """What of a task instance the operator uses."""
+
+    finished: list[dict[str, Any]]
+    planned: dict[str, Any]
+    pushed: dict[str, Any] = field(default_factory=dict)
+    dag_id: str = "d"
+    run_id: str = "r"
+
+    def get_task_breadcrumbs(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        assert (dag_id, run_id) == ("d", "r")
+        return self.finished
+
+    def xcom_pull(self, *, task_ids: str, key: str) -> Any:
+        assert task_ids == "plan"
+        return self.planned.get(key)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture(autouse=True)
+def _outside_of_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+
+
+def task(task_id: str, state: str, map_index: int = -1) -> dict[str, Any]:
+    return {"task_id": task_id, "map_index": map_index, "state": state}
+
+
+def failed_job(root: Path, task_id: str, map_index: int, script: str) -> None:
+    job = jobs.ensure(root, jobs.job_name("d", "r", task_id, map_index), ["bash", "-c", script])
+    while not jobs.status(job).state.is_over:
+        time.sleep(0.02)
+
+
+def test_it_names_each_failed_task_its_benchmark_and_the_reason(tmp_path: Path) -> None:
+    failed_job(tmp_path, "score.grade", 1, "echo evalcore: error: aime24: row 3 is torn; exit 1")
+    failed_job(tmp_path, "generate", 0, "kill -9 $$")
+    ti = TaskInstance(
+        [
+            task("plan", "success"),
+            task("generate", "failed", 0),
+            task("score.grade", "failed", 1),
+            task("score.judge", "upstream_failed", 1),
+        ],
+        {
+            "return_value": [{"name": "gsm8k", "folder": "g"}, {"name": "aime24", "folder": "a"}],
+            "generate": [{"argv": [], "subject": "gsm8k:4,aime24:0"}],
+            "jobs_folder": str(tmp_path),
+        },
+    )
+    with pytest.raises(AirflowFailException) as failure:
+        ReportOperator(task_id="report").execute({"ti": ti})  # type: ignore[typeddict-item]
+    assert ti.pushed["failures"] == [
+        "generate of gsm8k:4,aime24:0: killed by SIGKILL: no output",
+        "score.grade of aime24: aime24: row 3 is torn",
+    ]
+    assert str(failure.value) == f"2 of 4 tasks failed: {'; '.join(ti.pushed['failures'])}"
+
+
+@pytest.mark.parametrize(
+    ("left", "reason"), [({"error": "no such folder"}, "no such folder"), ({}, "see the log of this task")]
+)
+def test_a_failed_plan_is_named(left: dict[str, str], reason: str) -> None:
+    ti = TaskInstance([task("plan", "failed"), task("convert", "upstream_failed")], left)
+    with pytest.raises(AirflowFailException, match=f"1 of 2 tasks failed: plan: {reason}"):
+        ReportOperator(task_id="report").execute({"ti": ti})  # type: ignore[typeddict-item]
+
+
+def test_without_failures_it_succeeds() -> None:
+    ti = TaskInstance([task("plan", "success")], {"return_value": [], "jobs_folder": "j"})
+    with structlog.testing.capture_logs() as logged:
+        ReportOperator(task_id="report").execute({"ti": ti})  # type: ignore[typeddict-item]
+    assert ti.pushed == {"failures": []}
+    assert not [entry for entry in logged if entry["log_level"] == "error"]

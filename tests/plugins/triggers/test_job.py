@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog.testing
+from airflow.sdk.module_loading import import_string
+from triggers import job as job_trigger
+from triggers.job import JobTrigger
+
+from evalcore import jobs
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Path]:
+    job = jobs.ensure(tmp_path, "a", ["sleep", "300"])
+    yield job
+    jobs.cancel(job)
+
+
+async def fire(trigger: JobTrigger) -> object:
+    return (await anext(aiter(trigger.run()))).payload
+
+
+def test_it_survives_serialisation() -> None:
+    trigger = JobTrigger("/results/.jobs/a/1", delay=6, poll_interval=0.5)
+    path, arguments = trigger.serialize()
+    again = import_string(path)(**json.loads(json.dumps(arguments)))
+    assert type(again) is JobTrigger
+    assert again.serialize() == trigger.serialize()
+    assert set(arguments.values()) == {"/results/.jobs/a/1", 6, 0.5}
+
+
+async def test_it_fires_when_the_job_is_over(tmp_path: Path) -> None:
+    job = jobs.ensure(tmp_path, "a", ["sleep", "0.4"])
+    assert jobs.status(job).state is jobs.State.RUNNING
+    assert await fire(JobTrigger(str(job), poll_interval=0.05)) == {"folder": str(job)}
+    assert jobs.status(job).state is jobs.State.SUCCEEDED
+
+
+async def test_it_does_not_fire_before_its_delay(tmp_path: Path) -> None:
+    job = jobs.ensure(tmp_path, "a", ["true"])
+    started = time.monotonic()
+    await fire(JobTrigger(str(job), delay=0.5, poll_interval=0.05))
+    assert time.monotonic() - started >= 0.5
+
+
+async def test_it_does_not_fire_while_the_job_runs(running: Path) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(fire(JobTrigger(str(running), poll_interval=0.02)), 0.5)
+
+
+async def test_the_end_of_a_triggerer_does_not_end_the_job(running: Path) -> None:
+    task = asyncio.create_task(fire(JobTrigger(str(running), poll_interval=0.02)))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert jobs.status(running).state is jobs.State.RUNNING
+
+
+async def test_a_user_who_clears_the_task_ends_the_job(running: Path) -> None:
+    await JobTrigger(str(running)).on_kill()
+    assert jobs.status(running).state is jobs.State.CANCELLED
+
+
+async def test_a_slow_file_system_does_not_stop_the_event_loop(
+    running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(folder: Path) -> jobs.Status:
+        time.sleep(0.3)
+        return jobs.Status(jobs.State.SUCCEEDED)
+
+    monkeypatch.setattr(jobs, "status", slow)
+    task = asyncio.create_task(fire(JobTrigger(str(running))))
+    ticks = 0
+    while not task.done():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    assert ticks > 10
+
+
+async def test_it_repeats_the_last_new_lines_of_the_log(tmp_path: Path) -> None:
+    job = jobs.ensure(tmp_path, "a", ["seq", "1", "100"])
+    while not jobs.status(job).state.is_over:
+        await asyncio.sleep(0.02)
+    with structlog.testing.capture_logs() as logged:
+        await fire(JobTrigger(str(job)))
+    lines = [entry["event"] for entry in logged]
+    last = [str(n) for n in range(101 - job_trigger.MAX_LINES, 101)]
+    assert lines == [f"(90 lines more in {job / jobs.LOG})", *last]
