@@ -1,7 +1,7 @@
 r"""Benchmarks: what is asked, where it comes from, and how the answers are graded.
 
 >>> benchmark = load_benchmark("tiny-arithmetic")
->>> load_problems(benchmark, limit=1).problems[0].fields["problem"]
+>>> prepare(benchmark).problems[0].fields["problem"]
 'Sam has 35 pens. Sam finds 47 more. How many pens does Sam have now?'
 
 One YAML per benchmark in ``include/benchmarks``::
@@ -162,6 +162,12 @@ class ProblemSet:
             )
         return cls(benchmark, split, problems, total.hexdigest())
 
+    def first(self, limit: int | None) -> ProblemSet:
+        """The first ``limit`` problems, with a digest of their own; all of them if None."""
+        if limit is None or limit >= len(self):
+            return self
+        return ProblemSet.of(self.benchmark, self.split, self.problems[:limit])
+
     def __len__(self) -> int:
         return len(self.problems)
 
@@ -199,22 +205,6 @@ def load_benchmark(name: str) -> Benchmark:
         for source in benchmark.source
     ]
     return benchmark.model_copy(update={"source": tuple(located)})
-
-
-def load_problems(
-    benchmark: Benchmark | str, *, split: str | None = None, limit: int | None = None
-) -> ProblemSet:
-    """The problems of a benchmark, the first ``limit`` of them; prepared now if that was not done yet.
-
-    Raises:
-        BenchmarkError: they cannot be fetched (it says how to prepare them elsewhere), or a row is unusable.
-    """
-    from evalcore.prepare import prepare  # prepare builds on this module
-
-    problem_set = prepare(benchmark, split=split)
-    if limit is None or limit >= len(problem_set):
-        return problem_set
-    return ProblemSet.of(problem_set.benchmark, problem_set.split, problem_set.problems[:limit])
 
 
 def read_jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

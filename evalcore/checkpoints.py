@@ -14,10 +14,12 @@ import hashlib
 import json
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from evalcore.config import EvalConfig
 from evalcore.errors import CheckpointError
 
 _INDEX = "model.safetensors.index.json"
@@ -31,27 +33,51 @@ _BLOCK = 1 << 20
 _BLOCKS = 16
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """One complete checkpoint.
+class Checkpoint(BaseModel):
+    """What is evaluated: a complete checkpoint folder, or (path None) a model that somebody else serves.
 
     run: the training run it belongs to; name: its own name within the run; both are single path
-    components, since results lie in ``<results>/<run>/<name>/<benchmark>``. step: training steps, if known.
+    components. step: training steps, if known. digest: 64 hex digits that change with the weights.
     """
 
-    path: Path
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str | None
     run: str
     name: str
     step: int | None
     digest: str
+
+    def folder(self, results: str | Path) -> Path:
+        """``<results>/<run>/<name>``, absolute; a benchmark's folder is the one below it of that name."""
+        return Path(results).expanduser().absolute() / self.run / self.name
+
+
+def checkpoint_of(config: EvalConfig) -> Checkpoint:
+    """What a config evaluates.
+
+    Raises:
+        CheckpointError: the folder is missing or incomplete.
+    """
+    if config.checkpoint:
+        return load_checkpoint(Path(config.checkpoint), run=config.training_run, step=config.step)
+    model = str(config.server.model)
+    return Checkpoint(
+        path=None,
+        run=path_component(config.training_run or "models", "training run"),
+        name=path_component(model, "model"),
+        step=config.step,
+        # The weights behind an address are unknown; its name and place are all there is to tell them apart.
+        digest=hashlib.sha256(f"{config.server.address} {model}".encode()).hexdigest(),
+    )
 
 
 def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = None) -> Checkpoint:
     """Check that ``path`` is a complete checkpoint and describe it.
 
     The run's name is the parent folder's unless given, or the one above a folder that is just called
-    ``checkpoints``; the step is the number that ends the folder's
-    name (``step-1500``, ``iter_0001500``, ``checkpoint-1500``) unless given.
+    ``checkpoints``; the step is the number that ends the folder's name (``step-1500``, ``iter_0001500``,
+    ``checkpoint-1500``) unless given.
 
     Raises:
         CheckpointError: the folder is missing or incomplete.
@@ -62,7 +88,7 @@ def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = No
         step = int(match.group(1))
     parent = path.parent.parent if path.parent.name in _JUST_CHECKPOINTS else path.parent
     return Checkpoint(
-        path=path,
+        path=str(path),
         run=path_component(run or parent.name, "training run"),
         name=path_component(path.name, "checkpoint"),
         step=step,

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
+from rich.logging import RichHandler
 
 from evalcore import __version__
 from evalcore.config import EvalConfig, ServerType, load_config, parse_benchmarks, section
 from evalcore.errors import ConfigError, EvalError
+from evalcore.progress import console
 
 app = typer.Typer(
     help="Evaluate LLM checkpoints: prepare, convert, generate, grade, judge, summarize, track.",
@@ -196,10 +198,10 @@ def plan(config: EvalConfig) -> None:
     "convert CKPT --suite tiny convert_to=hf:bfloat16",
 )
 def convert(config: EvalConfig) -> None:
+    from evalcore.checkpoints import checkpoint_of
     from evalcore.convert import convert
-    from evalcore.manifest import checkpoint_info
 
-    checkpoint = checkpoint_info(config)
+    checkpoint = checkpoint_of(config)
     served = convert(checkpoint, config.convert_to, checkpoint.folder(config.results))
     typer.echo(f"to serve: {served or config.server.address}")
 
@@ -328,9 +330,11 @@ def _global_options(
 
 def main() -> None:
     """Run the command line; an error the user can mend is one line on standard error and exit code 1."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s")
     try:
         app()
     except EvalError as error:

@@ -38,6 +38,8 @@ from evalcore.errors import ServerError
 log = logging.getLogger(__name__)
 
 Message = dict[str, str]
+Prompted = str | list[int] | list[Message]
+"""What a model is asked with: text or token ids for the completions endpoint, messages for chat."""
 _T = TypeVar("_T")
 
 _CONNECT_TIMEOUT = 30.0
@@ -64,12 +66,12 @@ _REFUSALS = 3
 class Request:
     """One prompt to be answered n times.
 
-    key: the caller's own. prompt: chat messages when ``sampling.endpoint`` is ``chat``, else text. seed: of
+    key: the caller's own. prompt: messages if ``sampling.endpoint`` is ``chat``, else text or ids. seed: of
     the first of the n samples, the i-th is drawn with seed + i. At temperature 0 none is sent.
     """
 
     key: Any
-    prompt: str | list[Message]
+    prompt: Prompted
     sampling: Sampling
     n: int = 1
     seed: int | None = None

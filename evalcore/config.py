@@ -140,6 +140,13 @@ class Server(Settings):
     start_timeout: float = Field(1800, gt=0)
     api_key_env: str = "OPENAI_API_KEY"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_address_is_somebody_elses(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("address") and not data.get("type"):
+            return {**data, "type": "openai"}
+        return data
+
     @model_validator(mode="after")
     def _openai_needs_an_address(self) -> Self:
         if self.type == "openai" and not self.address:

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalcore.checkpoints import check_complete, read_header, weight_files
+from evalcore.checkpoints import Checkpoint, check_complete, read_header, weight_files
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
-from evalcore.manifest import CheckpointInfo
 from evalcore.records import write_file
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ _WIDTH = {"BF16": 2, "F16": 2, "F32": 4}
 _QUANTISED = ("F8_", "F4", "F6_")
 
 
-def convert(checkpoint: CheckpointInfo, target: str, folder: Path) -> Path | None:
+def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
     """The model folder to serve: ``checkpoint`` as ``target`` (one of TARGETS), made below ``folder`` if needed.
 
     None for a model that somebody else serves.

@@ -24,24 +24,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from tokenizers import Tokenizer
+
 from evalcore import grading
-from evalcore.benchmarks import SUBSET, Problem, ProblemSet, load_benchmark, load_problems
+from evalcore.benchmarks import SUBSET, Problem, ProblemSet, load_benchmark
 from evalcore.chat_template import ChatTemplate
-from evalcore.client import Message, Reply, Request, UnansweredError, ask
+from evalcore.checkpoints import Checkpoint, checkpoint_of
+from evalcore.client import Prompted, Reply, Request, UnansweredError, ask
 from evalcore.config import BenchmarkRun, EvalConfig, Sampling
 from evalcore.convert import convert
-from evalcore.errors import ConfigError, EvalError, ServerError
-from evalcore.manifest import (
-    GENERATIONS,
-    MANIFEST,
-    BenchmarkInfo,
-    CheckpointInfo,
-    Grading,
-    Manifest,
-    PromptInfo,
-    ServerInfo,
-    checkpoint_info,
-)
+from evalcore.errors import CheckpointError, ConfigError, EvalError, ServerError
+from evalcore.manifest import GENERATIONS, MANIFEST, BenchmarkInfo, Grading, Manifest, PromptInfo, ServerInfo
+from evalcore.prepare import prepare
 from evalcore.progress import Progress
 from evalcore.prompts import Prompt, load_prompt
 from evalcore.records import GREEDY, KeySet, PartWriter, Row, read_keys
@@ -78,7 +72,7 @@ def generate(config: EvalConfig) -> list[Generated]:
         EvalError: after all that could be done was done; names each benchmark that failed and why.
         ServerError: the server did not start, or died.
     """
-    checkpoint = checkpoint_info(config)
+    checkpoint = checkpoint_of(config)
     results: list[Generated] = []
     failures: list[str] = []
     with _exit_on_sigterm(), ExitStack() as parts:
@@ -117,6 +111,7 @@ class _Work:
     problems: ProblemSet
     prompt: Prompt
     template: ChatTemplate | None
+    tokenizer: Tokenizer | None
     part: PartWriter
     keys: KeySet
     wanted: range
@@ -125,7 +120,7 @@ class _Work:
 
 
 def _prepare(
-    config: EvalConfig, run: BenchmarkRun, checkpoint: CheckpointInfo, model: Path | None, parts: ExitStack
+    config: EvalConfig, run: BenchmarkRun, checkpoint: Checkpoint, model: Path | None, parts: ExitStack
 ) -> _Work:
     """Everything that can go wrong before a server is started. The part stays locked until ``parts`` ends."""
     benchmark = load_benchmark(run.name)
@@ -133,7 +128,7 @@ def _prepare(
     wanted = range(0 if config.skip_greedy else GREEDY, samples)
     if not wanted:
         raise ConfigError(f"{samples} samples and no greedy answer: nothing to ask")
-    problems = load_problems(benchmark, split=config.split, limit=config.max_problems)
+    problems = prepare(benchmark, split=config.split).first(config.max_problems)
     prompt = load_prompt(config.prompt or benchmark.prompt)
     prompt.messages(problems.problems[0].fields)  # does it have all its variables?
     sampling = Sampling.resolve(config.inference, benchmark.generation)
@@ -170,6 +165,7 @@ def _prepare(
         problems=problems,
         prompt=prompt,
         template=template,
+        tokenizer=_tokenizer(model) if model and template and sampling.endpoint == "completions" else None,
         part=part,
         keys=keys,
         wanted=wanted,
@@ -191,6 +187,19 @@ def _chat_template(model: Path, sampling: Sampling, server_args: tuple[str, ...]
             f"checkpoint {model} has no chat template; for a base model set inference.endpoint=completions"
         )
     return None
+
+
+def _tokenizer(model: Path) -> Tokenizer | None:
+    """The tokenizer that turns a rendered chat into ids.
+
+    As text, a server would put a second BOS before the one that the template wrote, and there is no
+    setting against it that all of them know.
+    """
+    file = model / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(file)) if file.is_file() else None
+    except Exception as error:  # what the Rust side raises has no type of its own
+        raise CheckpointError(f"{file}: unreadable tokenizer ({error})") from error
 
 
 def _with_what_was_known(manifest: Manifest, folder: Path) -> Manifest:
@@ -255,11 +264,13 @@ def _requests(work: _Work, group_samples: bool) -> Iterator[Request]:
         )
         if not runs:
             continue
-        prompt: str | list[Message]
+        prompt: Prompted
         if sampling.endpoint == "chat":
             prompt = work.prompt.messages(problem.fields)
         else:
             prompt = work.prompt.text(problem.fields, work.template)
+            if work.tokenizer:
+                prompt = work.tokenizer.encode(prompt, add_special_tokens=False).ids
         for run in runs:
             key = _Key(problem, run.start)
             if run.start == GREEDY:
@@ -299,6 +310,8 @@ def _rows(reply: Reply) -> list[Row]:
         }
         if problem.subset is not None:
             row[SUBSET] = problem.subset
+        if "cluster" in problem.fields:  # what error bars are clustered by
+            row["cluster"] = str(problem.fields["cluster"])
         if reply.error:
             row |= {"generation": "", "num_generated_tokens": 0, "finish_reason": None, "error": reply.error}
         else:

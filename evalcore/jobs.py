@@ -192,6 +192,11 @@ def latest(root: Path, name: str) -> Path | None:
     return next(_attempts(root / name), None)
 
 
+def running(root: Path) -> list[Path]:
+    """The jobs of a root that run."""
+    return [lock.parent for lock in sorted(root.glob(f"*/*/{LOCK}")) if _is_locked(lock)]
+
+
 def command(folder: Path) -> list[str]:
     """The argv of a job."""
     return list(_read_json(folder / COMMAND).get("argv", []))
@@ -202,10 +207,10 @@ def status(folder: Path) -> Status:
     if not folder.is_dir():
         raise JobError(f"{folder}: no such job")
     # In this order: a supervisor writes the result before it frees the lock.
-    running = _is_locked(folder / LOCK)
+    is_locked = _is_locked(folder / LOCK)
     result = _read_json(folder / RESULT)
     if not result:
-        if running:
+        if is_locked:
             return Status(State.RUNNING)
         return Status(State.CANCELLED if (folder / CANCELLED).exists() else State.LOST)
     code, by_signal = result["exit_code"], result["signal"]

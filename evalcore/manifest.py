@@ -24,8 +24,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalcore import __version__
-from evalcore.checkpoints import load_checkpoint, path_component
-from evalcore.config import EvalConfig, Sampling
+from evalcore.checkpoints import Checkpoint
+from evalcore.config import Sampling
 from evalcore.errors import ResultsError
 from evalcore.records import write_file
 
@@ -38,42 +38,6 @@ MANIFEST = "manifest.json"
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CheckpointInfo(_Part):
-    """path None: a server somebody else runs, known only by its model's name."""
-
-    path: str | None
-    run: str
-    name: str
-    step: int | None
-    digest: str
-
-    def folder(self, results: str | Path) -> Path:
-        """``<results>/<run>/<name>``, absolute; a benchmark's folder is the one below it of that name."""
-        return Path(results).expanduser().absolute() / self.run / self.name
-
-
-def checkpoint_info(config: EvalConfig) -> CheckpointInfo:
-    """What a config evaluates: its checkpoint folder, or the model of a server that runs already.
-
-    Raises:
-        CheckpointError: the checkpoint is missing or incomplete.
-    """
-    if config.checkpoint:
-        found = load_checkpoint(Path(config.checkpoint), run=config.training_run, step=config.step)
-        return CheckpointInfo(
-            path=str(found.path), run=found.run, name=found.name, step=found.step, digest=found.digest
-        )
-    model = str(config.server.model)
-    return CheckpointInfo(
-        path=None,
-        run=path_component(config.training_run or "models", "training run"),
-        name=path_component(model, "model"),
-        step=config.step,
-        # The weights behind an address are unknown; its name and place are all there is to tell them apart.
-        digest=hashlib.sha256(f"{config.server.address} {model}".encode()).hexdigest(),
-    )
 
 
 class BenchmarkInfo(_Part):
@@ -121,7 +85,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    checkpoint: CheckpointInfo
+    checkpoint: Checkpoint
     converted_to: str = "hf"
     benchmark: BenchmarkInfo
     prompt: PromptInfo

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalcore.benchmarks import load_benchmark
+from evalcore.checkpoints import checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
 from evalcore.errors import ConfigError
-from evalcore.manifest import checkpoint_info
 from evalcore.prompts import load_prompt
 
 Command = list[str]
@@ -73,7 +73,7 @@ def plan(config: EvalConfig) -> Plan:
     """
     # Jobs run in folders of their own, so that paths must not depend on where the plan was made.
     config = _with_absolute_paths(config)
-    checkpoint = checkpoint_info(config)
+    checkpoint = checkpoint_of(config)
     if config.convert_to not in TARGETS:
         raise ConfigError(f"convert_to: unknown target {config.convert_to!r}; valid: {', '.join(TARGETS)}")
     folder = checkpoint.folder(config.results)

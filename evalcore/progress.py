@@ -9,7 +9,6 @@ gsm8k: 4,211 of 10,552 samples, 5,310 tokens/s, 0:03:41 left
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from datetime import timedelta
 from types import TracebackType
@@ -22,6 +21,9 @@ from rich.progress import Progress as Bar
 log = logging.getLogger(__name__)
 
 _LOG_SECONDS = 10.0
+
+console = Console(stderr=True)
+"""Shared with the command line's log, so that its lines stand above the bar and do not tear it."""
 
 
 class Progress:
@@ -37,13 +39,13 @@ class Progress:
         self.tokens = 0
         self._found = done
         self._bar: Bar | None = None
-        if sys.stderr.isatty():
+        if console.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rates]}"),
-                console=Console(stderr=True),
+                console=console,
             )
 
     def __enter__(self) -> Self:
@@ -63,14 +65,16 @@ class Progress:
             self._log()
 
     def rates(self) -> str:
-        """``5,310 tokens/s, 0:03:41 left``."""
+        """``5,310 tokens/s, 0:03:41 left``; no tokens/s where none are counted, nothing left at the end."""
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        rates = f"{self.tokens / elapsed:,.0f} tokens/s"
         fresh = self.done - self._found
-        if not fresh or self.done >= self.total:
-            return rates
-        left = timedelta(seconds=round(elapsed * (self.total - self.done) / fresh))
-        return f"{rates}, {left} left"
+        rates = []
+        if self.tokens:
+            rates.append(f"{self.tokens / elapsed:,.0f} tokens/s")
+        if fresh and self.done < self.total:
+            left = timedelta(seconds=round(elapsed * (self.total - self.done) / fresh))
+            rates.append(f"{left} left")
+        return ", ".join(rates)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,4 +86,5 @@ class Progress:
 
     def _log(self) -> None:
         self._logged = time.monotonic()
-        log.info("%s: %s of %s samples, %s", self.label, f"{self.done:,}", f"{self.total:,}", self.rates())
+        rates = f", {self.rates()}" if self.rates() else ""
+        log.info("%s: %s of %s samples%s", self.label, f"{self.done:,}", f"{self.total:,}", rates)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from evalcore.checkpoints import checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import convert
 from evalcore.errors import EvalError
 from evalcore.generate import generate
 from evalcore.grade import grade
 from evalcore.judge import judge
-from evalcore.manifest import checkpoint_info
 from evalcore.plan import BenchmarkPlan, plan
 from evalcore.summarize import Scorecard, summarize
 from evalcore.track import TrackedRun, track
@@ -38,7 +38,7 @@ def run(config: EvalConfig) -> Evaluated:
         EvalError: before anything was asked, when the request itself is wrong.
     """
     planned = plan(config)
-    checkpoint = checkpoint_info(config)
+    checkpoint = checkpoint_of(config)
     folder = Path(planned.folder)
     convert(checkpoint, config.convert_to, folder)
     failures: list[str] = []

@@ -18,8 +18,9 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evalcore.checkpoints import Checkpoint
 from evalcore.errors import ResultsError
-from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, MANIFEST, SCORECARD, CheckpointInfo, Manifest
+from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, MANIFEST, SCORECARD, Manifest
 from evalcore.metrics import Estimate, mean, no_answer_at_k, pass_at_k
 from evalcore.records import GREEDY, Row, read_rows, write_file
 from evalcore.tally import COLUMNS, Tally, merge_equal_answers
@@ -81,7 +82,7 @@ class Scorecard(_Record):
     """
 
     benchmark: str
-    checkpoint: CheckpointInfo | None
+    checkpoint: Checkpoint | None
     fingerprint: str | None
     samples: int
     greedy: bool
@@ -174,7 +175,7 @@ def score(
     greedy: bool,
     judged: bool,
     expected: int | None = None,
-    checkpoint: CheckpointInfo | None = None,
+    checkpoint: Checkpoint | None = None,
     fingerprint: str | None = None,
 ) -> Scorecard:
     """The scorecard of all problems, and of each subset if there is one, in the order they first appear."""

@@ -21,9 +21,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from evalcore.checkpoints import Checkpoint
 from evalcore.config import Wandb
 from evalcore.errors import ConfigError, EvalError, ResultsError
-from evalcore.manifest import MANIFEST, SCORECARD, CheckpointInfo, Manifest
+from evalcore.manifest import MANIFEST, SCORECARD, Manifest
 from evalcore.metrics import Estimate
 from evalcore.summarize import Mode, Scorecard, Subset
 from evalcore.tally import COLUMNS
@@ -120,7 +121,7 @@ def _track(
     mode: str | None,
     folder: Path,
     settings: Wandb,
-    checkpoint: CheckpointInfo,
+    checkpoint: Checkpoint,
     benchmarks: Mapping[str, _Tracked],
 ) -> TrackedRun:
     quiet = wandb.Settings(
@@ -162,7 +163,7 @@ def _track(
     return TrackedRun(run.url, directory, False, f"W&B run: {run.url}")
 
 
-def run_id(checkpoint: CheckpointInfo) -> str:
+def run_id(checkpoint: Checkpoint) -> str:
     """The W&B run's id: the same for the same checkpoint, another when its weights change. 16 hex digits."""
     name = "\0".join((checkpoint.run, checkpoint.name, checkpoint.digest))
     return hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -204,7 +205,7 @@ def _modes(card: Scorecard) -> Iterator[tuple[Subset, Mode]]:
             yield subset, mode
 
 
-def _config(checkpoint: CheckpointInfo, benchmarks: Mapping[str, _Tracked]) -> dict[str, Any]:
+def _config(checkpoint: Checkpoint, benchmarks: Mapping[str, _Tracked]) -> dict[str, Any]:
     made_by = {"checkpoint", "benchmark"}
     return {
         "checkpoint": checkpoint.model_dump(),

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evalcore.checkpoints import Checkpoint
 from evalcore.config import Sampling
 from evalcore.manifest import (
     GENERATIONS,
     GRADES,
     JUDGEMENTS,
     BenchmarkInfo,
-    CheckpointInfo,
     Grading,
     Judging,
     Manifest,
@@ -21,7 +21,7 @@ from evalcore.manifest import (
 )
 from evalcore.records import PartWriter
 
-CHECKPOINT = CheckpointInfo(path=None, run="tiny", name="step-1500", step=1500, digest="c0ffee")
+CHECKPOINT = Checkpoint(path=None, run="tiny", name="step-1500", step=1500, digest="c0ffee")
 
 
 class Sample(NamedTuple):
@@ -43,7 +43,7 @@ def manifest(
     name: str = "toy",
     greedy: bool = False,
     judged: bool = False,
-    checkpoint: CheckpointInfo = CHECKPOINT,
+    checkpoint: Checkpoint = CHECKPOINT,
 ) -> Manifest:
     prompt = PromptInfo(name="generic/math", digest="p")
     return Manifest(

@@ -65,9 +65,8 @@ def normalize(answer: str) -> str:
         if answer.startswith(opening) and answer.endswith(closing) and inner.strip() and opening not in inner:
             answer = inner.strip()
             break
-    answer = (
-        answer.replace("\\\\", "\\") if re.search(r"\\\\[a-z]", answer) and "matrix" not in answer else answer
-    )
+    if "matrix" not in answer and re.search(r"\\\\[a-z]", answer):  # escaped as in JSON: \\frac
+        answer = answer.replace("\\\\", "\\")
     answer = _LOOK.sub(lambda look: {"{,}": ",", "~": " ", "\\ ": " "}.get(look[0], ""), answer)
     answer = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", answer).replace("−", "-")
     answer = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", answer)

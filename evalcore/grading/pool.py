@@ -53,7 +53,7 @@ class Pool:
         grader: a name in ``GRADERS`` that has a ``thorough``.
         workers: processes; None: one for each core this process may use.
         timeout: seconds for one pair.
-        memory: bytes of address space for one worker.
+        memory: bytes of address space a worker may take beyond what it starts with.
     """
 
     def __init__(

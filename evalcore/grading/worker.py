@@ -1,8 +1,8 @@
 """The process in which answers are compared: ``python -m evalcore.grading.worker math 1073741824 4711``.
 
-Started and killed by ``pool``. Arguments: grader, bytes of address space, pid of the parent. Says
-``ready`` when everything is imported; then reads batches ``[[answer, expected], …]``, one on a line, and
-answers each pair with a line ``[equal, reason]``. At the end of its input it ends.
+Started and killed by ``pool``. Arguments: grader, bytes it may take beyond what it starts with, pid of
+the parent. Says ``ready`` when everything is imported; then reads batches ``[[answer, expected], …]``,
+one on a line, and answers each pair with a line ``[equal, reason]``. At the end of its input it ends.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main() -> None:
     assert thorough is not None
     thorough("x+1", "1+x")  # imports sympy and builds the parser's tables, before the clock runs
     # Whatever hostile text does next has these limits; the imports did not.
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    limit = _peak_memory() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.addaudithook(_refuse)
     os.write(output, READY + b"\n")
@@ -79,8 +80,9 @@ def _die_with(parent: int) -> None:
 
 
 def _peak_memory() -> int:
-    """The largest resident memory so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The largest address space so far, in bytes. (getrusage starts from what the parent had before exec.)"""
+    with open("/proc/self/status", "rb") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(b"VmPeak:"))
 
 
 class Refused(BaseException):
@@ -90,7 +92,7 @@ class Refused(BaseException):
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook: text is never compiled as Python here, and no program or connection is started.
 
-    The parser in use does none of it; should one ever do, this makes it undecided and not an incident.
+    The parser does none of it, but sympy would compile the terms of an infinite sum (``evalf``): undecided.
     """
     if event in _EVENTS_REFUSED:
         raise Refused(event)

@@ -1,7 +1,8 @@
 """``make demo``: the early and the late tiny checkpoint through the real Airflow DAG, and their tables.
 
 Starts Airflow, triggers ``evaluate_checkpoint`` twice, shows how the tasks go, prints the tables and where
-everything lies, stops Airflow. What an earlier demo already generated is used again.
+everything lies, stops Airflow. What an earlier demo already generated is used again, and runs that were
+interrupted go on.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped. `make demo` goes on from here.")
         return 130
+    finally:
+        # Only now: a job that ends while Airflow runs would be started again.
+        for job in jobs.running(RESULTS / ".jobs"):
+            jobs.cancel(job)
     print(f"Done in {time.monotonic() - started:.0f} s. `make up` shows these runs in Airflow's UI.")
     return failed
 
@@ -49,9 +54,14 @@ def evaluate(airflow: Airflow, checkpoints: list[Path]) -> int:
     """Run the DAG for each checkpoint; 1 if a run failed."""
     runs = {}
     for checkpoint in checkpoints:
-        conf = {"checkpoint": str(checkpoint), "suite": "tiny", "results": str(RESULTS)}
-        runs[checkpoint] = airflow.trigger(DAG, conf)
-        say(f"{checkpoint.name}: run {runs[checkpoint]}")
+        prefix = f"demo-{checkpoint.name}-"
+        if unfinished := airflow.unfinished(DAG, prefix):
+            runs[checkpoint] = unfinished[-1]
+            say(f"{checkpoint.name}: going on with run {unfinished[-1]}")
+        else:
+            conf = {"checkpoint": str(checkpoint), "suite": "tiny", "results": str(RESULTS)}
+            runs[checkpoint] = airflow.trigger(DAG, conf, f"{prefix}{time.strftime('%Y%m%dT%H%M%S')}")
+            say(f"{checkpoint.name}: run {runs[checkpoint]}")
     states = watch(airflow, runs)
     for checkpoint, run in runs.items():
         print(f"\n=== {checkpoint.name}: {states[checkpoint]} ===\n")

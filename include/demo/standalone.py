@@ -117,24 +117,30 @@ class Airflow:
 
     def stop(self) -> None:
         """Stop everything, workers too. Jobs live on, and are found again after the next start."""
-        if self._http:
-            self._http.close()
-            self._http = None
-        for process in self.processes.values():
-            _signal_group(process, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT
-        for component, process in self.processes.items():
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                self.progress(f"{component} does not stop; killing it")
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-        self.processes.clear()
+        # An impatient second Ctrl-C must not leave half of it running.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._close_client()
+            # The API server last: tasks that are stopped tell it so, and are tried again after the next start.
+            for component in sorted(self.processes, key=COMPONENTS.index, reverse=True):
+                self._stop_component(component)
+            self.processes.clear()
+        finally:
+            signal.signal(signal.SIGINT, previous)
         if self._lock:
             (self.home / "processes.json").unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
+
+    def _stop_component(self, component: str) -> None:
+        process = self.processes[component]
+        _signal_group(process, signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.progress(f"{component} does not stop; killing it")
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
 
     def start_component(self, component: str) -> None:
         """Start one of COMPONENTS, again if need be."""
@@ -178,6 +184,12 @@ class Airflow:
 
     def state(self, dag_id: str, run_id: str) -> str:
         return str(self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def unfinished(self, dag_id: str, run_id_prefix: str) -> list[str]:
+        """The ids of the runs that begin so and are not over, the oldest first."""
+        runs = self.request("GET", f"/dags/{dag_id}/dagRuns", state=["running", "queued"], limit=1000)
+        found = [str(run["dag_run_id"]) for run in runs["dag_runs"]]
+        return [run_id for run_id in found if run_id.startswith(run_id_prefix)]
 
     def wait(self, dag_id: str, run_id: str, timeout: float = 600.0) -> str:
         """The final state of a run."""
@@ -275,6 +287,8 @@ class Airflow:
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs" / "tasks"),
             # Workers notice the end of a task's process up to this many seconds late, 5 by default.
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            # After a kill -9 of everything, tasks that were running are tried again within a minute.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
         return inherited | own | self.settings

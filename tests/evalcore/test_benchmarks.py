@@ -16,11 +16,11 @@ from evalcore.benchmarks import (
     ProblemSet,
     benchmark_names,
     load_benchmark,
-    load_problems,
     problems_of,
     read_jsonl,
 )
 from evalcore.errors import BenchmarkError, ConfigError
+from evalcore.prepare import prepare
 from evalcore.prompts import load_prompt
 
 SHIPPED = [
@@ -74,13 +74,13 @@ class TestShipped:
 
     def test_tiny_arithmetic(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EVALCORE_DATA", str(tmp_path))
-        problems = load_problems("tiny-arithmetic")
+        problems = prepare("tiny-arithmetic")
         assert len(problems) >= 200
         assert all(problem.subset and problem.expected_answer.isdigit() for problem in problems.problems)
-        few = load_problems("tiny-arithmetic", limit=3)
+        few = problems.first(3)
         assert few.problems == problems.problems[:3]
         assert few.digest != problems.digest
-        assert load_problems("tiny-arithmetic", limit=10**6) == problems
+        assert problems.first(10**6) == problems.first(None) == problems
 
 
 class TestYaml:

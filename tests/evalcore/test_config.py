@@ -10,6 +10,7 @@ from evalcore.config import (
     Inference,
     Judge,
     Sampling,
+    Server,
     load_config,
     parse_benchmarks,
     section,
@@ -102,3 +103,9 @@ def test_a_section_alone() -> None:
     assert (judge.model, judge.client.concurrency, judge.address) == ("m", 8, Judge().address)
     with pytest.raises(ConfigError, match=r"expected judge\.key=value"):
         section(Judge, "judge", ["wandb.mode=offline"])
+
+
+def test_a_server_at_an_address_is_somebody_elses_unless_said_otherwise() -> None:
+    assert Server(address="http://h/v1").type == "openai"
+    assert Server(address="http://h/v1", type="vllm").type == "vllm"
+    assert Server().type == "embedded"

@@ -10,15 +10,14 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_folder import TENSORS, write_checkpoint
 
-from evalcore.checkpoints import check_complete, read_header
+from evalcore.checkpoints import Checkpoint, check_complete, checkpoint_of, read_header
 from evalcore.config import EvalConfig
 from evalcore.convert import convert
 from evalcore.errors import CheckpointError, ConfigError
-from evalcore.manifest import CheckpointInfo, checkpoint_info
 
 
-def info(folder: Path) -> CheckpointInfo:
-    return checkpoint_info(EvalConfig(checkpoint=str(folder), benchmarks="a"))  # type: ignore[arg-type]
+def info(folder: Path) -> Checkpoint:
+    return checkpoint_of(EvalConfig(checkpoint=str(folder), benchmarks="a"))  # type: ignore[arg-type]
 
 
 def tensor(folder: Path, name: str) -> tuple[str, bytes]:

@@ -93,6 +93,12 @@ def test_a_running_job_is_found_again_and_not_started_twice(root: Path) -> None:
     assert jobs.status(job).state is State.RUNNING
 
 
+def test_the_jobs_that_run_are_listed(root: Path) -> None:
+    job = jobs.ensure(root, "a", SLEEP)
+    ended(jobs.ensure(root, "b", ["true"]))
+    assert jobs.running(root) == [job]
+
+
 def test_a_result_is_found_until_it_is_consumed(root: Path) -> None:
     job = jobs.ensure(root, "a", ["true"])
     ended(job)

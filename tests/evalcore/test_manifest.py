@@ -7,22 +7,14 @@ from typing import Any
 
 import pytest
 
+from evalcore.checkpoints import Checkpoint, checkpoint_of
 from evalcore.config import EvalConfig, Sampling
 from evalcore.errors import ResultsError
-from evalcore.manifest import (
-    BenchmarkInfo,
-    CheckpointInfo,
-    Grading,
-    Judging,
-    Manifest,
-    PromptInfo,
-    ServerInfo,
-    checkpoint_info,
-)
+from evalcore.manifest import BenchmarkInfo, Grading, Judging, Manifest, PromptInfo, ServerInfo
 
 PROMPT = PromptInfo(name="generic/math", digest="p1")
 MANIFEST = Manifest(
-    checkpoint=CheckpointInfo(path="/ckpt", run="run", name="step-1", step=1, digest="c1"),
+    checkpoint=Checkpoint(path="/ckpt", run="run", name="step-1", step=1, digest="c1"),
     benchmark=BenchmarkInfo(
         name="gsm8k",
         split="test",
@@ -103,8 +95,8 @@ def test_a_folder_without_one_says_what_to_run(tmp_path: Path) -> None:
 
 
 def test_a_served_model_is_told_apart_by_name_and_address() -> None:
-    def info(address: str, model: str) -> CheckpointInfo:
-        return checkpoint_info(
+    def info(address: str, model: str) -> Checkpoint:
+        return checkpoint_of(
             EvalConfig.model_validate({"benchmarks": "a", "server": {"address": address, "model": model}})
         )
 

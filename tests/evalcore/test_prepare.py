@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from hub import BAD_TOKEN, TOKEN, Hub, Repo
 
-from evalcore.benchmarks import load_problems
 from evalcore.errors import BenchmarkError
 from evalcore.prepare import data_folder, prepare
 
@@ -72,7 +71,7 @@ class TestFiles:
         caplog.set_level(logging.INFO)
         first = prepare("sums")
         write_rows(folder / "sums.jsonl", ROWS[:2])
-        second = load_problems("sums")
+        second = prepare("sums")
         assert (len(second), second.digest != first.digest) == (2, True)
         assert any("sums.jsonl changed, preparing it again" in message for message in caplog.messages)
 
@@ -145,13 +144,13 @@ class TestGivenFile:
         given = write_rows(tmp_path / "given.jsonl", ROWS)
         first = prepare("remote", source=given)
         given.unlink()
-        assert load_problems("remote") == first
+        assert prepare("remote") == first
 
     def test_given_again_after_a_change(self, folder: Path, tmp_path: Path) -> None:
         given = write_rows(tmp_path / "given.jsonl", ROWS)
         prepare("remote", source=given)
         write_rows(given, ROWS[:1])
-        assert len(load_problems("remote")) == 4
+        assert len(prepare("remote")) == 4
         assert len(prepare("remote", source=given)) == 1
 
     def test_damage_names_the_file_to_give_again(self, folder: Path, tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ class TestGivenFile:
         prepare("remote", source=given)
         (data_folder() / "remote" / "test.jsonl").write_text("")
         with pytest.raises(BenchmarkError, match=r"prepare remote --source .*given\.jsonl` again"):
-            load_problems("remote")
+            prepare("remote")
 
     def test_no_such_file(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(BenchmarkError, match=r"cannot read .*nowhere\.jsonl: No such file"):
@@ -181,7 +180,7 @@ class TestGivenFile:
 def test_without_the_client_it_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(BenchmarkError, match=r"pip install 'evalcore\[hub\]', or run `.* --source FILE`"):
-        load_problems("remote")
+        prepare("remote")
 
 
 # The client reads HF_ENDPOINT when it is imported, so it runs in a process of its own: once for all cases.
@@ -330,7 +329,7 @@ class TestHub:
     def test_what_is_prepared_needs_no_hub(self, hub: Hub, folder: Path, tmp_path: Path) -> None:
         run(hub.url, tmp_path, [{"benchmark": "plain"}])
         asked = len(hub.requests)
-        assert len(load_problems("plain")) == 5
+        assert len(prepare("plain")) == 5
         assert run(hub.url, tmp_path, [{"benchmark": "plain"}, {"benchmark": "plain", "force": True}])
         assert len(hub.requests) > asked
         hub.requests.clear()

@@ -109,5 +109,5 @@ def test_write_file_is_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_write_file_below_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResultsError, match="cannot write .*: (Not a directory|File exists)"):
+    with pytest.raises(ResultsError, match=r"cannot write .*: (Not a directory|File exists)"):
         write_file(tmp_path / "file" / "below.json", "x")

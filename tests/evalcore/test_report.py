@@ -6,12 +6,12 @@ from pathlib import Path
 
 from synthetic_results import Sample, manifest, write
 
-from evalcore.manifest import CheckpointInfo
+from evalcore.checkpoints import Checkpoint
 from evalcore.records import GREEDY
 from evalcore.report import as_markdown, as_text, notes
 from evalcore.summarize import Scorecard, summarize
 
-OTHER = CheckpointInfo(path=None, run="tiny", name="step|2000", step=None, digest="d")
+OTHER = Checkpoint(path=None, run="tiny", name="step|2000", step=None, digest="d")
 
 
 def with_subsets(folder: Path) -> Scorecard:

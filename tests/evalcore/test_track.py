@@ -16,9 +16,9 @@ import pytest
 import wandb_server
 from synthetic_results import CHECKPOINT, Sample, manifest, write
 
+from evalcore.checkpoints import Checkpoint
 from evalcore.config import Wandb
 from evalcore.errors import ResultsError
-from evalcore.manifest import CheckpointInfo
 from evalcore.records import GREEDY
 from evalcore.summarize import Scorecard, summarize
 from evalcore.track import _load, metrics, run_id, track
@@ -63,7 +63,7 @@ def run_python(tmp: Path, *args: str, **environment: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr, home, cwd)
 
 
-def results(folder: Path, checkpoint: CheckpointInfo = CHECKPOINT) -> Path:
+def results(folder: Path, checkpoint: Checkpoint = CHECKPOINT) -> Path:
     """A checkpoint's folder with two benchmarks."""
     right = {(p, s): (p + s) % 2 == 0 for p in range(4) for s in range(GREEDY, 2)}
     rows = [Sample(f"p{p}", s, "1" if correct else "2", correct) for (p, s), correct in right.items()]

@@ -56,7 +56,7 @@ def test_a_worker_that_dies_costs_one_pair(pool: Pool) -> None:
 
 
 def test_a_pair_that_wants_too_much_memory_is_undecided() -> None:
-    with Pool("math", workers=1, timeout=60, memory=1 << 27) as pool:
+    with Pool("math", workers=1, timeout=60, memory=1 << 26) as pool:
         assert pool.compare([("(x+y)^{1000000}", "x+1"), ("2x", "x+x")]) == [(None, "memory"), EQUAL]
 
 
@@ -129,3 +129,9 @@ def test_a_worker_that_cannot_start_is_an_error_with_its_last_words(monkeypatch:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with Pool("math", workers=1) as pool, pytest.raises(EvalError, match="cannot start a worker"):
         pool.compare([("1", "2")])
+
+
+def test_where_sympy_would_compile_an_answer_the_guard_holds(pool: Pool) -> None:
+    # evalf turns the terms of an infinite sum into Python source (lambdify).
+    endless_sum = r"\sum_{n = 1}^\infty \frac{F_{n + 1}}{F_n F_{n + 2}}"
+    assert pool.compare([(endless_sum, "2"), ("2x", "x+x")]) == [(None, "crash: refused compile"), EQUAL]
