@@ -176,11 +176,22 @@ def serve(
     port: Annotated[int, typer.Option(help="0: a free one, which is printed.", min=0, max=65535)] = 8000,
     model_name: Annotated[str | None, typer.Option(help="Default: the folder's name.")] = None,
     max_batch: Annotated[int, typer.Option(help="Sequences decoded together.", min=1)] = 64,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Longest prompt and answer; default: what it was trained for.", min=2)
+    ] = None,
     faults: Annotated[str, typer.Option(help="Misbehave, to test clients; see CONTRIBUTING.")] = "",
 ) -> None:
     from evalcore.serving.embedded import serve
 
-    serve(checkpoint, host=host, port=port, model_name=model_name, max_batch=max_batch, faults=faults)
+    serve(
+        checkpoint,
+        host=host,
+        port=port,
+        model_name=model_name,
+        max_batch=max_batch,
+        max_model_len=max_model_len,
+        faults=faults,
+    )
 
 
 @_verb(

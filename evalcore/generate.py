@@ -232,7 +232,10 @@ def _generate(work: _Work, config: EvalConfig, endpoint: Endpoint | None) -> Gen
                 for row in rows:
                     work.part.write(row)
                 new += len(rows)
-                errors += len(rows) if reply.error else 0
+                if reply.error:
+                    if not errors:
+                        log.warning("%s: %s cannot be answered: %s", name, rows[0]["problem_id"], reply.error)
+                    errors += len(rows)
                 tokens = sum(choice.num_tokens or 0 for choice in reply.choices)
                 progress.advance(samples=len(rows), tokens=tokens)
 

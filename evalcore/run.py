@@ -16,6 +16,7 @@ from evalcore.errors import EvalError
 from evalcore.generate import generate
 from evalcore.grade import grade
 from evalcore.judge import judge
+from evalcore.manifest import MANIFEST
 from evalcore.plan import BenchmarkPlan, plan
 from evalcore.summarize import Scorecard, summarize
 from evalcore.track import TrackedRun, track
@@ -48,6 +49,8 @@ def run(config: EvalConfig) -> Evaluated:
         failures.append(str(error))
     scorecards = []
     for benchmark in planned.benchmarks:
+        if failures and not (Path(benchmark.folder) / MANIFEST).exists():
+            continue  # why it was never generated is said already
         try:
             scorecards.append(_score(benchmark, config))
         except EvalError as error:

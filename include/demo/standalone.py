@@ -118,7 +118,7 @@ class Airflow:
     def stop(self) -> None:
         """Stop everything, workers too. Jobs live on, and are found again after the next start."""
         # An impatient second Ctrl-C must not leave half of it running.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        previous = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._close_client()
             # The API server last: tasks that are stopped tell it so, and are tried again after the next start.
@@ -126,7 +126,8 @@ class Airflow:
                 self._stop_component(component)
             self.processes.clear()
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
         if self._lock:
             (self.home / "processes.json").unlink(missing_ok=True)
             self._lock.close()
