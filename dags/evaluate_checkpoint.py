@@ -20,6 +20,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Param, task_group
+
+from evalcore import include
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
 from operators.grade import GradeOperator
@@ -28,8 +30,6 @@ from operators.plan import PlanOperator
 from operators.report import ReportOperator
 from operators.summarize import SummarizeOperator
 from operators.track import TrackOperator
-
-from evalcore import include
 
 RESULTS = str(Path(os.environ.get("EVALCORE_RESULTS", "results")).absolute())
 BENCHMARKS = r"^\s*[A-Za-z0-9][\w.+-]*(:\d{1,6})?(\s*,\s*[A-Za-z0-9][\w.+-]*(:\d{1,6})?)*\s*$"

@@ -31,6 +31,7 @@ import ctypes
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -126,14 +127,19 @@ def ensure(root: Path, name: str, argv: Sequence[str], env: Mapping[str, str] | 
     """The job of that name: the one still of use, or a new attempt.
 
     Of use is one that runs or whose result nobody consumed. After a kill or a loss the next attempt is
-    made, up to MAX_ATTEMPTS; a job of that name with another command is cancelled first.
+    made, up to MAX_ATTEMPTS; a job of that name with another command is cancelled first. env: the whole
+    environment of the command, this process's own by default.
 
     Returns:
         The attempt's folder.
     Raises:
         JobError: it was killed or lost too often, or could not be started.
     """
-    attempts = _unconsumed(root / name)
+    # Both from one look: who finds no job of use here must not come after the attempt that another one
+    # starts meanwhile, but find its number taken.
+    listed = list(_attempts(root / name))
+    number = int(listed[0].name) + 1 if listed else 1
+    attempts = list(itertools.takewhile(lambda attempt: not (attempt / CONSUMED).exists(), listed))
     if attempts:
         newest = attempts[0]
         if command(newest) != list(argv):
@@ -148,18 +154,11 @@ def ensure(root: Path, name: str, argv: Sequence[str], env: Mapping[str, str] | 
                 f"job {name}: {status(newest)}, {len(lost)} times in a row; it may need more memory. "
                 f"Log: {newest / LOG}"
             )
-    return submit(root, name, argv, env)
+    return _submit(root, name, number, argv, dict(os.environ if env is None else env))
 
 
-def submit(root: Path, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Path:
-    """Start a new attempt, whatever there was before. If two do so at once, both get the one that won.
-
-    env: the whole environment of the command, this process's own by default.
-
-    Returns:
-        The attempt's folder. Raises JobError if the supervisor did not start.
-    """
-    number = next((int(attempt.name) + 1 for attempt in _attempts(root / name)), 1)
+def _submit(root: Path, name: str, number: int, argv: Sequence[str], env: dict[str, str]) -> Path:
+    """Start an attempt. If two do so at once, both get the one that won."""
     folder = root.absolute() / name / str(number)
     temporary = folder.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
     try:
@@ -179,7 +178,7 @@ def submit(root: Path, name: str, argv: Sequence[str], env: Mapping[str, str] | 
             if not folder.is_dir():
                 raise
             return folder
-        _start_supervisor(folder, lock, dict(os.environ if env is None else env))
+        _start_supervisor(folder, lock, env)
     except OSError as error:
         raise JobError(f"job {name}: cannot start in {folder}: {error.strerror}") from error
     finally:
@@ -194,7 +193,8 @@ def latest(root: Path, name: str) -> Path | None:
 
 def running(root: Path) -> list[Path]:
     """The jobs of a root that run."""
-    return [lock.parent for lock in sorted(root.glob(f"*/*/{LOCK}")) if _is_locked(lock)]
+    folders = [lock.parent for lock in sorted(root.glob(f"*/*/{LOCK}"))]
+    return [folder for folder in folders if status(folder).state is State.RUNNING]
 
 
 def command(folder: Path) -> list[str]:
@@ -279,15 +279,6 @@ def _attempts(job: Path) -> Iterator[Path]:
     """The attempts of a job, newest first."""
     numbers = [int(f.name) for f in job.iterdir() if f.name.isdigit()] if job.is_dir() else []
     return (job / str(number) for number in sorted(numbers, reverse=True))
-
-
-def _unconsumed(job: Path) -> list[Path]:
-    found: list[Path] = []
-    for attempt in _attempts(job):
-        if (attempt / CONSUMED).exists():
-            break
-        found.append(attempt)
-    return found
 
 
 def _is_locked(file: Path) -> bool:

@@ -14,3 +14,7 @@ os.environ.pop("EVALCORE_INCLUDE", None)
 for name in ("WANDB_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HF_ENDPOINT"):
     os.environ.pop(name, None)
 os.environ["WANDB_MODE"] = "offline"
+# Before anything imports Airflow, which reads these once: a home that nothing is read from.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-test-home-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] = "1"

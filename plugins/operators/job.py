@@ -20,10 +20,10 @@ from urllib.parse import quote, urlsplit
 from airflow.sdk import BaseOperator, BaseOperatorLink, ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from triggers.job import JobTrigger
 
 from evalcore import jobs
 from evalcore.errors import JobError
+from triggers.job import JobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context

@@ -13,8 +13,8 @@ import httpx
 import orjson
 import psutil
 import pytest
-from demo.standalone import Airflow, AirflowError
 
+from demo.standalone import Airflow, AirflowError
 from evalcore import jobs
 from evalcore.config import load_config
 from evalcore.generate import generate

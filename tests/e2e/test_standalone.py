@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from demo.standalone import Airflow, AirflowError, _free_port
 
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_folder import write_checkpoint
 
 from evalcore.checkpoints import check_complete, digest, load_checkpoint, path_component
 from evalcore.errors import CheckpointError
+from tiny_folder import write_checkpoint
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_folder import write_checkpoint
 
 from evalcore.records import read_part
 from evalcore.serving.embedded import running
+from tiny_folder import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "include" / "tiny" / "checkpoints" / "step-001800"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tiny_folder import TENSORS, write_checkpoint
 
 from evalcore.checkpoints import Checkpoint, check_complete, checkpoint_of, read_header
 from evalcore.config import EvalConfig
 from evalcore.convert import convert
 from evalcore.errors import CheckpointError, ConfigError
+from tiny_folder import TENSORS, write_checkpoint
 
 
 def info(folder: Path) -> Checkpoint:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_results import manifest
 
 from evalcore import grading
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.grade import GradeSummary, grade
 from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
 from evalcore.records import GREEDY, PartWriter, Row, key_of, part_files, read_rows
+from synthetic_results import manifest
 
 THINKING = "<think>It may be \\boxed{4}"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from synthetic_results import Sample, manifest, write
 
 from evalcore import config
 from evalcore.errors import ConfigError, ResultsError, ServerError
 from evalcore.judge import JudgeSummary, judge, parse_verdict
 from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, Manifest
 from evalcore.records import PartWriter, Row, part_files, read_rows
+from synthetic_results import Sample, manifest, write
 
 VERDICTS = [
     ("Judgement: Yes", True),

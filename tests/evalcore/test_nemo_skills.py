@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_results import Sample, manifest, write
 
 from evalcore import nemo_skills
 from evalcore.errors import ResultsError
 from evalcore.metrics import Estimate
 from evalcore.records import GREEDY
 from evalcore.summarize import Mode, Scorecard, summarize
+from synthetic_results import Sample, manifest, write
 
 
 def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_folder import write_checkpoint
 
 from evalcore.config import load_config
 from evalcore.errors import CheckpointError, ConfigError, EvalError
 from evalcore.plan import Plan, plan
+from tiny_folder import write_checkpoint
 
 
 def planned(tmp_path: Path, **options: Any) -> Plan:

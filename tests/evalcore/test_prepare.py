@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub import BAD_TOKEN, TOKEN, Hub, Repo
 
 from evalcore.errors import BenchmarkError
 from evalcore.prepare import data_folder, prepare
+from hub import BAD_TOKEN, TOKEN, Hub, Repo
 
 ROWS = [{"id": f"s-{n}", "problem": f"{n} + 1 = ?", "expected_answer": str(n + 1)} for n in range(4)]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synthetic_results import Sample, manifest, write
-
 from evalcore.checkpoints import Checkpoint
 from evalcore.records import GREEDY
 from evalcore.report import as_markdown, as_text, notes
 from evalcore.summarize import Scorecard, summarize
+from synthetic_results import Sample, manifest, write
 
 OTHER = Checkpoint(path=None, run="tiny", name="step|2000", step=None, digest="d")
 

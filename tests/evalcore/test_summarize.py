@@ -8,13 +8,13 @@ import statistics
 from pathlib import Path
 
 import pytest
-from synthetic_results import Sample, manifest, write
 
 from evalcore.errors import ResultsError
 from evalcore.manifest import GRADES, SCORECARD
 from evalcore.metrics import Estimate
 from evalcore.records import GREEDY
 from evalcore.summarize import Mode, Scorecard, summarize
+from synthetic_results import Sample, manifest, write
 
 T, F = True, False
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import wandb_server
-from synthetic_results import CHECKPOINT, Sample, manifest, write
 
+import wandb_server
 from evalcore.checkpoints import Checkpoint
 from evalcore.config import Wandb
 from evalcore.errors import ResultsError
 from evalcore.records import GREEDY
 from evalcore.summarize import Scorecard, summarize
 from evalcore.track import _load, metrics, run_id, track
+from synthetic_results import CHECKPOINT, Sample, manifest, write
 
 # A separate process: what W&B prints, where it writes and what it reads from the environment are all
 # part of what is tested, and it keeps state in its process.

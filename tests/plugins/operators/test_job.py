@@ -18,6 +18,8 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
     TaskDeferred,
 )
+
+from evalcore import jobs
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
 from operators.grade import GradeOperator
@@ -25,8 +27,6 @@ from operators.job import JobFailed, JobLogLink, JobOperator, _environment
 from operators.judge import JudgeOperator
 from operators.summarize import SummarizeOperator
 from operators.track import TrackOperator
-
-from evalcore import jobs
 
 
 class TaskInstance(NamedTuple):

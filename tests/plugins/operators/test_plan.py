@@ -8,6 +8,7 @@ import structlog.testing
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+
 from operators.plan import PlanOperator, config_from_params
 
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include" / "tiny" / "checkpoints").glob("step-*"))[1]

@@ -9,9 +9,9 @@ import pytest
 import structlog.testing
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException
-from operators.report import ReportOperator
 
 from evalcore import jobs
+from operators.report import ReportOperator
 
 
 @dataclass

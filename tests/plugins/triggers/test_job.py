@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import structlog.testing
 from airflow.sdk.module_loading import import_string
-from triggers import job as job_trigger
-from triggers.job import JobTrigger
 
 from evalcore import jobs
+from triggers import job as job_trigger
+from triggers.job import JobTrigger
 
 
 @pytest.fixture

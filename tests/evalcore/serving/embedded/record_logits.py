@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from random_llama import VARIANTS, write_llama
 from transformers import LlamaForCausalLM
+
+from random_llama import VARIANTS, write_llama
 
 PROMPT = [(7 * i * i + 3 * i) % 260 for i in range(60)]
 VOCABULARY = 6

@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from random_llama import write_llama
 
 from evalcore import __version__
 from evalcore.serving.embedded import running
+from random_llama import write_llama
 
 CHAT = [{"role": "user", "content": "1 + 1 = ?"}]
 CHAT_PROMPT = "<|begin|><|user|>1 + 1 = ?<|end|><|assistant|>"

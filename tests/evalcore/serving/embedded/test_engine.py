@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_llama import write_llama
 
 from evalcore.chat_template import ChatTemplate
 from evalcore.serving.embedded import engine as engine_module
 from evalcore.serving.embedded.batch import Pending, Request, Sample
 from evalcore.serving.embedded.engine import Engine
 from evalcore.serving.embedded.server import load_service
+from random_llama import write_llama
 
 INCLUDE = Path(__file__).parents[4] / "include"
 REFERENCES = sorted((INCLUDE / "tiny" / "reference").glob("*.jsonl"))

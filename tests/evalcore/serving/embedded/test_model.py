@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from random_llama import write_llama
 
 from evalcore.serving.embedded.model import KVCache, Llama, Span
 from evalcore.serving.embedded.weights import load_config, load_weights
+from random_llama import write_llama
 
 NONE = np.array([], np.int64)
 

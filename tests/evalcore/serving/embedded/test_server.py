@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from random_llama import write_llama
 
 from evalcore.errors import CheckpointError, ConfigError, ServerError
 from evalcore.serving.embedded import running, serve
+from random_llama import write_llama
 
 _SERVE = "import sys; from pathlib import Path; from evalcore.serving.embedded import serve; "
 

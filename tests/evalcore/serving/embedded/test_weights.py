@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_llama import LLAMA3_ROPE, VARIANTS, write_llama, write_safetensors
 
 from evalcore.errors import CheckpointError
 from evalcore.serving.embedded.model import KVCache, Llama, Span
 from evalcore.serving.embedded.weights import load_config, load_weights
+from random_llama import LLAMA3_ROPE, VARIANTS, write_llama, write_safetensors
 
 RECORDED = json.loads((Path(__file__).parent / "logits.json").read_text())
 NONE = np.array([], np.int64)
