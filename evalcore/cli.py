@@ -339,15 +339,15 @@ def _global_options(
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command line; an error the user can mend is one line on standard error and exit code 1."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line (by default this process's own); an error the user can mend is one line on standard error and exit code 1."""
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s")
     try:
-        app()
+        app(arguments)
     except EvalError as error:
         print(f"evalcore: error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -9,15 +9,18 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from evalcore import cli
 from evalcore.records import read_part
 from evalcore.serving.embedded import running
 from tiny_folder import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
+Refused = Callable[..., str]
 CHECKPOINT = ROOT / "include" / "tiny" / "checkpoints" / "step-001800"
 
 
@@ -31,25 +34,34 @@ def evalcore(*arguments: object, env: dict[str, str] | None = None) -> subproces
     )
 
 
-def refused(*arguments: object, env: dict[str, str] | None = None) -> str:
-    """The one line that a refused command prints."""
-    result = evalcore(*arguments, env=env)
-    assert result.returncode == 1, result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("evalcore: error: ")]
-    assert len(errors) == 1, result.stderr
-    assert result.stderr.splitlines()[-1] == errors[0]
-    return errors[0]
+@pytest.fixture
+def refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., str]:
+    """The one line that a refused command prints; run in this process, since imports take most of the time."""
+    monkeypatch.setenv("EVALCORE_DATA", str(tmp_path / "data"))
+
+    def run(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(list(map(str, arguments)))
+        assert exit_.value.code == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.startswith("evalcore: error: ") for line in lines].count(True) == 1
+        assert lines[-1].startswith("evalcore: error: ")
+        return lines[-1]
+
+    return run
 
 
 VERBS = ["prepare", "plan", "convert", "serve", "generate", "grade", "judge", "summarize", "track", "run"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself_with_examples(verb: str) -> None:
-    result = evalcore(verb, "--help")
-    assert result.returncode == 0
-    assert "Examples" in result.stdout
-    assert f"evalcore {verb}" in result.stdout
+def test_every_verb_explains_itself_with_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([verb, "--help"])
+    assert exit_.value.code == 0
+    assert re.search(rf"Examples\s+evalcore {verb} ", capsys.readouterr().out)
 
 
 def test_the_list_of_benchmarks() -> None:
@@ -87,7 +99,7 @@ def test_run_is_the_stages_one_by_one_and_goes_on_where_it_stopped(tmp_path: Pat
         (lambda f: shutil.rmtree(f), "no such folder"),
     ],
 )
-def test_a_checkpoint_that_is_not_whole(tmp_path: Path, harm, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_checkpoint_that_is_not_whole(refused: Refused, tmp_path: Path, harm, message: str) -> None:  # type: ignore[no-untyped-def]
     folder = write_checkpoint(tmp_path / "run" / "step-1")
     harm(folder)
     for verb in ("plan", "run", "generate", "convert"):
@@ -110,12 +122,12 @@ def test_a_checkpoint_that_is_not_whole(tmp_path: Path, harm, message: str) -> N
         ([], r"benchmarks: "),
     ],
 )
-def test_a_wrong_request(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_a_wrong_request(refused: Refused, tmp_path: Path, arguments: list[str], message: str) -> None:
     folder = write_checkpoint(tmp_path / "run" / "step-1")
     assert re.search(message, refused("run", folder, *arguments, "-o", tmp_path / "results"))
 
 
-def test_a_prompt_with_a_variable_the_problems_lack(tmp_path: Path) -> None:
+def test_a_prompt_with_a_variable_the_problems_lack(refused: Refused, tmp_path: Path) -> None:
     prompt = tmp_path / "mine.yaml"
     prompt.write_text("user: '{question} in {language}'\n")
     error = refused("run", CHECKPOINT, "-c", "tiny", "-o", tmp_path / "r", f"prompt={prompt}")
@@ -123,16 +135,16 @@ def test_a_prompt_with_a_variable_the_problems_lack(tmp_path: Path) -> None:
     assert "problem" in error
 
 
-def test_a_row_without_an_answer(tmp_path: Path) -> None:
+def test_a_row_without_an_answer(refused: Refused, tmp_path: Path) -> None:
     source = tmp_path / "mine.jsonl"
     source.write_text('{"problem": "1+1?", "expected_answer": "2"}\n{"problem": "1+2?"}\n')
-    error = refused("prepare", "gsm8k", "--source", source, env={"EVALCORE_DATA": str(tmp_path / "data")})
+    error = refused("prepare", "gsm8k", "--source", source)
     assert "mine.jsonl:2" in error
     assert "answer" in error
     assert not list((tmp_path / "data").rglob("*.jsonl"))
 
 
-def test_a_port_in_use() -> None:
+def test_a_port_in_use(refused: Refused) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -142,7 +154,7 @@ def test_a_port_in_use() -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_half_way_loses_nothing(tmp_path: Path) -> None:
+def test_a_server_that_dies_half_way_loses_nothing(refused: Refused, tmp_path: Path) -> None:
     request = ["-b", "tiny-arithmetic:0", "-o", tmp_path, "--training-run", "r", "wandb.mode=disabled"]
 
     def part() -> Path:
@@ -158,8 +170,15 @@ def test_a_server_that_dies_half_way_loses_nothing(tmp_path: Path) -> None:
     assert 0 < kept.count(b"\n") < 240
 
 
-def test_results_on_a_full_disk(tmp_path: Path) -> None:
+def test_results_on_a_full_disk(refused: Refused, tmp_path: Path) -> None:
     # What cannot be written at all is the same to a user as a disk that is full (see test_records).
     (tmp_path / "results").write_text("a file where the folder should be")
     error = refused("generate", CHECKPOINT, "-c", "tiny", "-o", tmp_path / "results")
     assert "cannot write" in error
+
+
+def test_the_installed_command_is_one_line_on_standard_error_too(tmp_path: Path) -> None:
+    result = evalcore("plan", tmp_path / "nowhere", "-c", "tiny")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == f"evalcore: error: checkpoint {tmp_path}/nowhere: no such folder\n"
