@@ -72,7 +72,7 @@ params = {
     "temperature": optional("number", "Sampling temperature.", minimum=0, maximum=5),
     "top_p": optional("number", "Nucleus sampling.", exclusiveMinimum=0, maximum=1),
     "tokens_to_generate": optional("integer", "Longest answer, in tokens.", minimum=1),
-    "seed": optional("integer", "Sample i is drawn with seed + i.", minimum=0),
+    "seed": optional("integer", "Another seed gives other samples; the same one the same.", minimum=0),
     "judge_model": optional("string", "Judge answers with this model; without one nothing is judged."),
     "judge_address": optional(
         "string", "Where the judge model is served; by default OpenAI.", pattern=ADDRESS

@@ -14,6 +14,7 @@ A problem that can never be answered (it does not fit the context) has an empty 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 import threading
@@ -279,7 +280,18 @@ def _requests(work: _Work, group_samples: bool) -> Iterator[Request]:
             if run.start == GREEDY:
                 yield Request(key, prompt, greedy)
             else:
-                yield Request(key, prompt, sampling, n=len(run), seed=sampling.seed + run.start)
+                seed = first_seed(sampling.seed, problem.id) + run.start
+                yield Request(key, prompt, sampling, n=len(run), seed=seed)
+
+
+def first_seed(seed: int, problem_id: str) -> int:
+    """The seed of a problem's sample 0, in [0, 2**31 - 2**20); sample i is drawn with the i-th after it.
+
+    With the same seeds for every problem, all first samples of a benchmark would share their random
+    numbers: problems would not be independent, and error bars over them too small.
+    """
+    digest = hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % (2**31 - 2**20)
 
 
 def missing_runs(keys: KeySet, problem_id: str, wanted: range, *, longest: int) -> list[range]:

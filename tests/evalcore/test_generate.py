@@ -19,7 +19,7 @@ import pytest
 from evalcore.checkpoints import load_checkpoint
 from evalcore.config import EvalConfig, load_config
 from evalcore.errors import EvalError, ServerError
-from evalcore.generate import Generated, generate, missing_runs
+from evalcore.generate import Generated, first_seed, generate, missing_runs
 from evalcore.manifest import GENERATIONS, Judging, Manifest, PromptInfo
 from evalcore.records import GREEDY, Key, KeySet, PartWriter, Row, key_of, read_rows
 from evalcore.serving.embedded import running
@@ -93,7 +93,7 @@ def test_row(uninterrupted: dict[Key, Row]) -> None:
     ]  # fmt: skip
     assert row["problem"].endswith("?")
     assert row["expected_answer"].isdecimal()
-    assert (row["seed"], row["finish_reason"]) == (2, "stop")
+    assert (row["seed"], row["finish_reason"]) == (first_seed(0, row["problem_id"]) + 2, "stop")
     assert uninterrupted["tiny-arithmetic-0", GREEDY]["seed"] is None
 
 
@@ -106,7 +106,7 @@ def test_manifest(server: str, tmp_path: Path) -> None:
     assert (manifest.samples, manifest.greedy, manifest.benchmark.num_problems) == (1, True, 2)
     assert (manifest.server.type, manifest.server.model) == ("openai", CHECKPOINT.name)
     assert manifest.chat_template
-    assert rows(tmp_path)["tiny-arithmetic-1", 0]["seed"] == 100
+    assert rows(tmp_path)["tiny-arithmetic-1", 0]["seed"] == first_seed(100, "tiny-arithmetic-1")
 
 
 def test_what_is_complete_is_not_asked_again(
@@ -386,3 +386,14 @@ def test_refused_setting_of_one_benchmark_does_not_lose_the_next(
         generate(config(tmp_path, server, "strange:1,tiny-arithmetic:0"))
 
     assert len(rows(tmp_path)) == PROBLEMS
+
+
+def test_no_two_samples_of_a_run_or_of_a_fresh_one_share_their_random_numbers() -> None:
+    seeds = {
+        first_seed(seed, f"p{problem}") + sample
+        for seed in range(3)
+        for problem in range(500)
+        for sample in range(64)
+    }
+    assert len(seeds) == 3 * 500 * 64
+    assert max(seeds) < 2**31
