@@ -340,7 +340,10 @@ def _global_options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line (by default this process's own); an error the user can mend is one line on standard error and exit code 1."""
+    """Run a command line, this process's own by default.
+
+    An error the user can mend is one line on standard error and exit code 1.
+    """
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     if console.is_terminal:
