@@ -154,6 +154,7 @@ def test_what_passes_is_tried_again(server: str, faults: str) -> None:
     assert replies == collect(server, *requests)
 
 
+@pytest.mark.slow
 def test_hang_ends_at_the_deadline() -> None:
     with running(CHECKPOINT, faults="hang:first=1") as address:
         started = time.monotonic()
@@ -342,6 +343,7 @@ def test_request_that_always_fails_does_not_stop_the_others() -> None:
 
 
 @pytest.mark.parametrize("as_date", [False, True])
+@pytest.mark.slow
 def test_retry_after_is_the_least_it_waits(as_date: bool) -> None:
     times: list[float] = []
 

@@ -371,6 +371,7 @@ def test_progress_is_logged(server: str, tmp_path: Path, caplog: pytest.LogCaptu
     assert any(m.startswith("tiny-arithmetic: 6 of 6 samples, ") for m in caplog.messages)
 
 
+@pytest.mark.slow
 def test_refused_setting_of_one_benchmark_does_not_lose_the_next(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,6 +205,7 @@ def test_cancel_stops_the_command_and_its_children(root: Path) -> None:
     assert jobs.ensure(root, "a", ["true"]).name == "2"
 
 
+@pytest.mark.slow
 def test_cancelled_jobs_do_not_count_as_lost(root: Path) -> None:
     for _ in range(jobs.MAX_ATTEMPTS + 1):
         jobs.cancel(jobs.ensure(root, "a", SLEEP))

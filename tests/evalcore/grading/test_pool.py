@@ -36,6 +36,7 @@ def test_results_come_in_the_order_of_the_pairs(pool: Pool) -> None:
     assert pool.compare([]) == []
 
 
+@pytest.mark.slow
 def test_a_pair_over_its_deadline_is_undecided_and_the_others_are_not(pool: Pool) -> None:
     started = time.monotonic()
     pairs = [("2x", "x+x"), ENDLESS, ("3x", "x+x"), ("x+x", "2x")]
@@ -55,6 +56,7 @@ def test_a_worker_that_dies_costs_one_pair(pool: Pool) -> None:
     assert results[0] in [EQUAL, (None, "crash: SIGKILL")]
 
 
+@pytest.mark.slow
 def test_a_pair_that_wants_too_much_memory_is_undecided() -> None:
     with Pool("math", workers=1, timeout=60, memory=1 << 26) as pool:
         assert pool.compare([("(x+y)^{1000000}", "x+1"), ("2x", "x+x")]) == [(None, "memory"), EQUAL]
@@ -101,6 +103,7 @@ def test_nothing_is_evaluated_as_python(pool: Pool, text: str) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
 def test_workers_die_with_the_parent(how: signal.Signals) -> None:
     code = (
         "from evalcore.grading.pool import Pool\n"

@@ -79,6 +79,7 @@ def test_exit_before_it_answers_shows_the_log(tmp_path: Path) -> None:
     assert str(tmp_path / "server.log") in str(e.value)
 
 
+@pytest.mark.slow
 def test_death_half_way_shows_the_log(tmp_path: Path) -> None:
     server = Server(args=("--faults", "die:after=3"))
     once = Request("a", "1", Sampling(endpoint="completions", temperature=0, tokens_to_generate=1))
@@ -116,6 +117,7 @@ def test_program_that_is_not_installed(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_hanging_workers_are_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # /health and /v1/models are fine; no completion ever comes.
     monkeypatch.setattr(launch, "_PROBE", launch._PROBE.model_copy(update={"request_timeout": 0.3}))
@@ -182,6 +184,7 @@ with serving(Server(), Path(sys.argv[1]), name="x", log_file=Path(sys.argv[2])) 
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_server_dies_with_its_starter(how: signal.Signals, tmp_path: Path) -> None:
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, str(CHECKPOINT), str(tmp_path / "log")],
@@ -201,6 +204,7 @@ def test_server_dies_with_its_starter(how: signal.Signals, tmp_path: Path) -> No
     _wait_for(lambda: not any(process.is_running() for process in server), "the end of the server")
 
 
+@pytest.mark.slow
 def test_supervisor_kills_a_group_that_ignores_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     stubborn = (
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); "
