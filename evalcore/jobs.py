@@ -27,6 +27,7 @@ command, passes signals on and writes the result. What can die, and what then ha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -404,7 +405,8 @@ class _Supervisor:
                 kill_at = time.monotonic() + GRACE
             elif kill_at is not None and time.monotonic() > kill_at:
                 os.killpg(process.pid, signal.SIGKILL)
-            time.sleep(_POLL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL)
         _kill_marked(self.folder)
         self._write_result(process.returncode)
 
