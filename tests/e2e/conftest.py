@@ -1,4 +1,4 @@
-"""One real Airflow for all end-to-end tests, with two benchmarks of its own: one that works, one that does not."""
+"""One real Airflow for all end-to-end tests, with benchmarks of its own: one that works, one judged, one torn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from demo.standalone import ROOT, Airflow
 BENCHMARKS = {
     "good": "name: good\ndescription: four sums\nsource: {path: good.jsonl}\nprompt: tiny/arithmetic\n"
     "grader: math\nsamples: 1\ngeneration: {tokens_to_generate: 48}\n",
+    "judged": "name: judged\ndescription: good, judged\nsource: {path: good.jsonl}\nprompt: tiny/arithmetic\n"
+    "grader: math\njudge: true\nsamples: 1\ngeneration: {tokens_to_generate: 48}\n",
     "torn": "name: torn\ndescription: a file that ends within a row\nsource: {path: torn.jsonl}\n"
     "prompt: tiny/arithmetic\ngrader: math\nsamples: 1\n",
 }

@@ -18,6 +18,8 @@ from demo.standalone import Airflow, AirflowError
 from evalcore import jobs
 from evalcore.config import load_config
 from evalcore.generate import generate
+from evalcore.summarize import Scorecard
+from judge_server import running_judge
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -224,6 +226,31 @@ def test_a_bad_benchmark_fails_the_run_by_name_and_does_not_lose_the_good_one(
     report = airflow.log(DAG, run, "report")
     assert "evaluation_mode" in report
     assert failures[0] in report
+
+
+def test_a_benchmark_that_wants_a_judge_gets_its_verdicts(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path
+) -> None:
+    with running_judge() as judge:
+        run = airflow.trigger(
+            DAG,
+            {
+                "checkpoint": str(checkpoint),
+                "results": str(tmp_path),
+                "benchmarks": "judged:1",
+                "judge_model": "judge-model",
+                "judge_address": judge.address,
+            },
+        )
+        assert airflow.wait(DAG, run) == "success", states(airflow, run)
+    assert states(airflow, run)["score.judge[0]"] == "success"
+    card = Scorecard.load(next(tmp_path.glob("*/*/judged")))
+    greedy = card.subsets[0].modes[0]
+    assert card.judged
+    assert card.complete
+    assert greedy.judge_correct is not None
+    assert greedy.judge_correct.entries == 4
+    assert "judge_correct" in airflow.log(DAG, run, "report")
 
 
 def test_a_dry_run_prints_every_command_and_starts_none(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from evalcore import config
 from evalcore.errors import ConfigError, ResultsError, ServerError
 from evalcore.judge import JudgeSummary, judge, parse_verdict
 from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, Manifest
-from evalcore.records import PartWriter, Row, part_files, read_rows
+from evalcore.records import PartWriter, part_files, read_rows
+from judge_server import JudgeServer, running_judge
 from synthetic_results import Sample, manifest, write
 
 VERDICTS = [
@@ -46,60 +42,10 @@ def test_a_verdict_in_any_usual_dress(words: str, verdict: bool | None) -> None:
     assert parse_verdict(words) is verdict
 
 
-class JudgeServer:
-    """Says yes where 7 is asked about, nothing clear of "vague", and refuses "endless" as too long."""
-
-    def __init__(self) -> None:
-        self.questions: list[str] = []
-        self.requests: list[Row] = []
-        self.failures = 0
-        self.dead_for: str | None = None
-        self.address = ""
-
-    async def answer(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
-        self.requests.append(body)
-        (asked,) = re.findall(r"Student's answer:\n(.*)\n\nExplain", body["messages"][-1]["content"])
-        if self.failures:
-            self.failures -= 1
-            return web.Response(status=500, text="overloaded")
-        if asked == self.dead_for:
-            return web.Response(status=401, text="who are you?")
-        self.questions.append(asked)
-        if asked == "endless":
-            return web.json_response({"error": {"message": "maximum context length is 8"}}, status=400)
-        words = {"vague": "I cannot tell."}.get(
-            asked, f"Well. **Judgement**: {'yes' if '7' in asked else 'no'}."
-        )
-        choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
-        return web.json_response({"choices": [choice], "usage": {"completion_tokens": 5}})
-
-
 @pytest.fixture
 def server() -> Iterator[JudgeServer]:
-    judge_server = JudgeServer()
-    started = threading.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", judge_server.answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        judge_server.address = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        judge_server.stop = asyncio.Event()  # type: ignore[attr-defined]
-        started.set()
-        await judge_server.stop.wait()  # type: ignore[attr-defined]
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert started.wait(10)
-    yield judge_server
-    loop.call_soon_threadsafe(judge_server.stop.set)  # type: ignore[attr-defined]
-    thread.join()
-    loop.close()
+    with running_judge() as judge_server:
+        yield judge_server
 
 
 def settings(server: JudgeServer, **changes: object) -> config.Judge:
