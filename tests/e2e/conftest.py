@@ -23,7 +23,8 @@ ROW = (
 )
 
 
-@pytest.fixture(scope="session")
+# For this folder's tests: a whole Airflow beside other tests would make them slow.
+@pytest.fixture(scope="package")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     folder = tmp_path_factory.mktemp("e2e")
     benchmarks = folder / "include" / "benchmarks"

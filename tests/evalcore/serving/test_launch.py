@@ -34,6 +34,11 @@ COMMANDS = {
 }
 
 
+def children() -> set[psutil.Process]:
+    """What this process has started and what those have, other tests' leftovers among them."""
+    return set(psutil.Process().children(recursive=True))
+
+
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_command_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "python")
@@ -51,11 +56,12 @@ def test_one_gpu_needs_no_option(kind: str) -> None:
 
 
 def test_started_answers_and_is_stopped(tmp_path: Path) -> None:
+    before = children()
     log_file = tmp_path / "results" / "server.log"
     with serving(Server(), CHECKPOINT, name="run-1", log_file=log_file) as endpoint:
         assert (endpoint.model, endpoint.type) == ("run-1", "embedded")
         assert get_json(f"{endpoint.address}/models")["data"][0]["id"] == "run-1"
-        processes = psutil.Process().children(recursive=True)
+        processes = children() - before
         assert any("evalcore.cli" in process.cmdline() for process in processes)
 
     assert not any(process.is_running() for process in processes)
@@ -97,6 +103,7 @@ def test_death_half_way_shows_the_log(tmp_path: Path) -> None:
 
 
 def test_silence_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = children()
     sleep = [sys.executable, "-c", "import time; print('loading'); time.sleep(600)"]
     monkeypatch.setitem(launch._COMMANDS, "vllm", lambda *_: [*sleep])
     with (
@@ -105,7 +112,7 @@ def test_silence_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     ):
         pass
 
-    assert psutil.Process().children(recursive=True) == []
+    assert children() == before
 
 
 def test_program_that_is_not_installed(tmp_path: Path) -> None:
