@@ -67,13 +67,15 @@ params = {
     "server_address": optional(
         "string", "A server that runs already, as `http://host:8000/v1`.", pattern=ADDRESS
     ),
-    "model": optional("string", "The model's name at that address; by default the first it lists."),
+    "model": optional("string", "The model's name at that address."),
     "skip_greedy": Param(False, type="boolean", description="Only samples, no greedy answers."),
     "temperature": optional("number", "Sampling temperature.", minimum=0, maximum=5),
     "top_p": optional("number", "Nucleus sampling.", exclusiveMinimum=0, maximum=1),
     "tokens_to_generate": optional("integer", "Longest answer, in tokens.", minimum=1),
     "seed": optional("integer", "Another seed gives other samples; the same one the same.", minimum=0),
-    "judge_model": optional("string", "Judge answers with this model; without one nothing is judged."),
+    "judge_model": optional(
+        "string", "Have all answers judged by this model too; without one nothing is judged."
+    ),
     "judge_address": optional(
         "string", "Where the judge model is served; by default OpenAI.", pattern=ADDRESS
     ),

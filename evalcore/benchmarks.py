@@ -33,8 +33,9 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from evalcore import include
-from evalcore.config import Inference, Settings, validated
+from evalcore.config import BenchmarkRun, EvalConfig, Inference, Settings, validated
 from evalcore.errors import BenchmarkError, ConfigError
+from evalcore.records import GREEDY
 
 SUBSET = "subset_for_metrics"
 """The field that carries a problem's subset, as NeMo-Skills calls it."""
@@ -94,13 +95,20 @@ def _sources(value: object) -> object:
     return [value] if isinstance(value, dict) else value
 
 
+Metric = Literal["pass", "majority"]
+
+
 class Benchmark(Settings):
     """One benchmark, as its YAML says.
 
     fields: our names to the source's columns; a field left out is the column of the same name.
     subset_field: the field whose values form subsets, each with its own table. samples: how many
     answers of each problem, beside the greedy one, unless the user says. generation: its defaults for
-    sampling. judge: whether a judge model looks at the answers too, where one is configured.
+    sampling. metrics: the modes its table has: ``pass`` is pass@k, ``majority`` majority@k. judge: whether
+    its answers need a judge model, so that a table without one says so.
+
+    Problems that share a source, such as questions about one text, are no independent evidence: a field
+    ``cluster`` that names the source makes the error bars clustered.
     """
 
     name: str
@@ -111,7 +119,7 @@ class Benchmark(Settings):
     prompt: str = "generic/math"
     grader: Literal["math", "multiple_choice", "exact"] = "math"
     grader_options: dict[str, Any] = {}
-    metric_type: str = "math"
+    metrics: tuple[Metric, ...] = ("majority", "pass")
     subset_field: str | None = None
     samples: int = Field(0, ge=0)
     generation: Inference = Inference()
@@ -170,6 +178,19 @@ class ProblemSet:
 
     def __len__(self) -> int:
         return len(self.problems)
+
+
+def wanted_samples(config: EvalConfig, run: BenchmarkRun, benchmark: Benchmark) -> range:
+    """The sample indices that a run of a benchmark asks for, GREEDY among them unless skipped.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    samples = benchmark.samples if run.samples is None else run.samples
+    wanted = range(0 if config.skip_greedy else GREEDY, samples)
+    if not wanted:
+        raise ConfigError(f"{benchmark.name}: 0 samples and no greedy answer (skip_greedy): nothing to ask")
+    return wanted
 
 
 def benchmark_names() -> list[str]:

@@ -170,15 +170,17 @@ def digest(folder: Path) -> str:
     step changes every block of a weight file, and a 140 GB checkpoint is told apart in a second.
     """
     total = hashlib.sha256()
-    files = [f for f in sorted(folder.iterdir()) if f.is_file() and _is_model_file(f)]
+    files = [file for file in sorted(folder.iterdir()) if is_model_file(file)]
     for file in files:
         total.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         total.update(_file_digest(file))
     return total.hexdigest()
 
 
-def _is_model_file(file: Path) -> bool:
-    # What changes the model's answers: weights, configs, tokenizer, template. Not notes or markers.
+def is_model_file(file: Path) -> bool:
+    """Whether a file changes the model's answers: weights, configs, tokenizer, template; no notes or markers."""
+    if not file.is_file():
+        return False
     return file.suffix in {".safetensors", ".jinja", ".model", ".txt"} or (
         file.suffix == ".json" and file.name not in {"trainer_state.json", "training.json"}
     )

@@ -74,7 +74,9 @@ def _evaluation(stage: _Stage) -> Callable[..., None]:
             str | None, typer.Option(help="A server that runs already: http://host:port/v1.")
         ] = None,
         model: Annotated[str | None, typer.Option(help="Name of the model at that address.")] = None,
-        judge_model: Annotated[str | None, typer.Option(help="Judge with this model.")] = None,
+        judge_model: Annotated[
+            str | None, typer.Option(help="Have all answers judged by this model too.")
+        ] = None,
         judge_address: Annotated[str | None, typer.Option(help="Where the judge model is served.")] = None,
         skip_greedy: Annotated[bool, typer.Option("--skip-greedy", help="No greedy answers.")] = False,
         max_problems: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
@@ -266,7 +268,7 @@ def judge(
 @app.command(
     help=_examples(
         "Compute pass@k and its kin of benchmark folders, write scorecard.json, print the tables.",
-        "summarize results/run/step-1500/*",
+        "summarize results/run/step-1500",
         "summarize nemo-run/eval-results --markdown",
     )
 )

@@ -148,9 +148,15 @@ class Server(Settings):
         return data
 
     @model_validator(mode="after")
-    def _openai_needs_an_address(self) -> Self:
+    def _started_or_at_an_address(self) -> Self:
         if self.type == "openai" and not self.address:
             raise ValueError("server.type=openai needs server.address=http://host:port/v1")
+        if self.model and not self.address:
+            raise ValueError("server.model is a model's name at server.address; give the address too")
+        if self.args and self.address:
+            raise ValueError(
+                "server.args are for a server that is started, and server.address is one that runs"
+            )
         return self
 
 
@@ -163,8 +169,15 @@ class Client(Settings):
     group_samples: bool = True
 
 
+class JudgeClient(Client):
+    """How the judge is asked: mostly somebody else's server, and short answers."""
+
+    concurrency: int = Field(64, ge=1)
+    request_timeout: float = Field(600, gt=0)
+
+
 class Judge(Settings):
-    """The judge model: an OpenAI-compatible endpoint. Without a model nothing is judged."""
+    """The judge model: an OpenAI-compatible endpoint. With a model all answers are judged, without none."""
 
     model: str | None = None
     address: str = "https://api.openai.com/v1"
@@ -172,7 +185,7 @@ class Judge(Settings):
     tokens_to_generate: int = Field(1024, ge=1)
     temperature: float = Field(0.0, ge=0)
     api_key_env: str = "OPENAI_API_KEY"
-    client: Client = Client(concurrency=64, request_timeout=600)
+    client: JudgeClient = JudgeClient()
 
 
 class Wandb(Settings):
@@ -201,7 +214,7 @@ class EvalConfig(Settings):
     prompt: str | None = None
     skip_greedy: bool = False
     max_problems: int | None = Field(None, ge=1)
-    num_jobs: int = Field(-1, ge=-1)
+    num_jobs: Literal[-1] | Annotated[int, Field(ge=1)] = -1
     convert_to: str = "hf"
     inference: Inference = Inference()
     server: Server = Server()

@@ -2,7 +2,7 @@
 
 Training often keeps float32 or bfloat16 where serving wants another precision::
 
-    evalcore convert ckpt/step-1500 --to hf:bfloat16
+    evalcore convert ckpt/step-1500 --suite default convert_to=hf:bfloat16
 
 ``hf`` alone changes nothing: the checkpoint is checked and served where it lies. A conversion runs once
 for a (checkpoint digest, target), into a temp folder that is renamed when it is whole.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalcore.checkpoints import Checkpoint, check_complete, read_header, weight_files
+from evalcore.checkpoints import Checkpoint, check_complete, is_model_file, read_header, weight_files
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.records import write_file
 
@@ -68,7 +68,8 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
 def _cast(source: Path, target: Path, dtype: str) -> None:
     shards = weight_files(source)
     for file in sorted(source.iterdir()):
-        if file.is_file() and file not in shards and file.name != "config.json":
+        # Not the optimizer's state beside it, nor the same weights in another format.
+        if is_model_file(file) and file not in shards and file.name != "config.json":
             shutil.copyfile(file, target / file.name)
     for shard in shards:
         _cast_shard(shard, target / shard.name, dtype)

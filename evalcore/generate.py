@@ -28,7 +28,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from evalcore import grading
-from evalcore.benchmarks import SUBSET, Problem, ProblemSet, load_benchmark
+from evalcore.benchmarks import SUBSET, Problem, ProblemSet, load_benchmark, wanted_samples
 from evalcore.chat_template import ChatTemplate
 from evalcore.checkpoints import Checkpoint, checkpoint_of
 from evalcore.client import Prompted, Reply, Request, UnansweredError, ask
@@ -86,14 +86,19 @@ def generate(config: EvalConfig) -> list[Generated]:
                 failures.append(f"{run.name}: {error}")
         if waiting := [work for work in works if work.found < work.total]:
             log_file = waiting[0].folder / "server.log"
-            with serving(config.server, model, name=checkpoint.name, log_file=log_file) as endpoint:
-                for work in works:
-                    try:
-                        results.append(_generate(work, config, endpoint))
-                    except EvalError as error:
-                        if isinstance(error, ServerError) and not isinstance(error, UnansweredError):
-                            raise
-                        failures.append(f"{work.problems.benchmark}: {error}")
+            try:
+                with serving(config.server, model, name=checkpoint.name, log_file=log_file) as endpoint:
+                    for work in works:
+                        try:
+                            results.append(_generate(work, config, endpoint))
+                        except EvalError as error:
+                            if isinstance(error, ServerError) and not isinstance(error, UnansweredError):
+                                raise
+                            failures.append(f"{work.problems.benchmark}: {error}")
+            except ServerError as error:
+                if not failures:
+                    raise
+                failures.append(str(error))
         else:
             results = [_generate(work, config, None) for work in works]
     if failures:
@@ -125,10 +130,7 @@ def _prepare(
 ) -> _Work:
     """Everything that can go wrong before a server is started. The part stays locked until ``parts`` ends."""
     benchmark = load_benchmark(run.name)
-    samples = benchmark.samples if run.samples is None else run.samples
-    wanted = range(0 if config.skip_greedy else GREEDY, samples)
-    if not wanted:
-        raise ConfigError(f"{samples} samples and no greedy answer: nothing to ask")
+    wanted = wanted_samples(config, run, benchmark)
     problems = prepare(benchmark, split=config.split).first(config.max_problems)
     prompt = load_prompt(config.prompt or benchmark.prompt)
     prompt.messages(problems.problems[0].fields)  # does it have all its variables?
@@ -143,15 +145,14 @@ def _prepare(
             split=problems.split,
             digest=problems.digest,
             num_problems=len(problems),
-            metric_type=benchmark.metric_type,
-            subsets=benchmark.subset_field is not None,
+            metrics=benchmark.metrics,
             needs_judge=benchmark.judge,
         ),
         prompt=PromptInfo(name=prompt.name, digest=prompt.digest),
         chat_template=template.digest if template else None,
         sampling=sampling,
-        samples=samples,
-        greedy=not config.skip_greedy,
+        samples=wanted.stop,
+        greedy=GREEDY in wanted,
         server=ServerInfo(
             type=config.server.type, model=config.server.model or checkpoint.name, version=None
         ),
@@ -160,9 +161,12 @@ def _prepare(
     part = parts.enter_context(PartWriter(folder / GENERATIONS, f"{manifest.generation_id}-0"))
     keys = read_keys(folder / GENERATIONS, manifest.generation_id)
     found = sum((problem.id, sample) in keys for problem in problems.problems for sample in wanted)
+    manifest = _with_what_was_known(manifest, folder)
+    # Before the server starts: should it fail, nobody may take what an earlier manifest describes for this.
+    manifest.save(folder)
     return _Work(
         folder=folder,
-        manifest=_with_what_was_known(manifest, folder),
+        manifest=manifest,
         problems=problems,
         prompt=prompt,
         template=template,
@@ -204,25 +208,34 @@ def _tokenizer(model: Path) -> Tokenizer | None:
 
 
 def _with_what_was_known(manifest: Manifest, folder: Path) -> Manifest:
-    """Keep what earlier stages learned of the same rows: the server they came from, and the judge."""
+    """Keep what is known of the same rows: the server they came from, the judge, and what else was asked.
+
+    ``gsm8k:0`` after ``gsm8k:8 --skip-greedy`` adds the greedy answers to the samples, and the other way
+    round; another number of samples replaces the one before.
+    """
     if not (folder / MANIFEST).exists():
         return manifest
     old = Manifest.load(folder)
     if old.generation_id != manifest.generation_id:
         return manifest
     judging = old.judging if old.grading_id == manifest.grading_id else None
-    return manifest.model_copy(update={"server": old.server, "judging": judging})
+    return manifest.model_copy(
+        update={
+            "server": old.server,
+            "judging": judging,
+            "samples": manifest.samples or old.samples,
+            "greedy": manifest.greedy or old.greedy,
+        }
+    )
 
 
 def _generate(work: _Work, config: EvalConfig, endpoint: Endpoint | None) -> Generated:
-    """Save the manifest, then ask what is missing. endpoint None: nothing is."""
-    manifest, name = work.manifest, work.problems.benchmark
+    """Ask what is missing. endpoint None: nothing is."""
+    name = work.problems.benchmark
     new = errors = 0
     if endpoint and work.found < work.total:
         server = ServerInfo(type=endpoint.type, model=endpoint.model, version=endpoint.version)
-        manifest = manifest.model_copy(update={"server": server})
-    manifest.save(work.folder)
-    if endpoint and work.found < work.total:
+        work.manifest.model_copy(update={"server": server}).save(work.folder)
         if work.found:
             log.info("%s: going on, %s of %s samples are there", name, f"{work.found:,}", f"{work.total:,}")
         with Progress(name, work.total, done=work.found) as progress:

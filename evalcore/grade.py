@@ -1,7 +1,7 @@
 """grade: is the answer in each response the expected one? ``generations/`` → ``grades/``.
 
 >>> grade(Path("results/tiny/step-001800/tiny-arithmetic"))
-GradeSummary(rows=1800, new=1800, correct=1132, no_answer=3, undecided=0)
+GradeSummary(rows=2160, new=2160, correct=1534, no_answer=1, undecided=0)
 
 A row of a grades part::
 

@@ -51,7 +51,7 @@ from typing import Any, NamedTuple
 import orjson
 import psutil
 
-from evalcore.errors import EvalError, JobError
+from evalcore.errors import EvalError, JobError, ResultsError
 from evalcore.records import write_file
 
 COMMAND = "command.json"
@@ -166,8 +166,8 @@ def _submit(root: Path, name: str, number: int, argv: Sequence[str], env: dict[s
         temporary.mkdir(parents=True)
         write_file(temporary / COMMAND, orjson.dumps({"argv": list(argv)}))
         lock = os.open(temporary / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise JobError(f"job {name}: cannot write {temporary}: {error.strerror}") from error
+    except (OSError, ResultsError) as error:
+        raise JobError(f"job {name}: cannot write {temporary}: {error}") from error
     try:
         # The lock is taken before the folder has its name, and handed on to the supervisor: there is no
         # moment in which a job that is about to run could be taken for a lost one.
@@ -194,8 +194,8 @@ def latest(root: Path, name: str) -> Path | None:
 
 def running(root: Path) -> list[Path]:
     """The jobs of a root that run."""
-    folders = [lock.parent for lock in sorted(root.glob(f"*/*/{LOCK}"))]
-    return [folder for folder in folders if status(folder).state is State.RUNNING]
+    attempts = [attempt for name in sorted(root.glob("*")) for attempt in _attempts(name)]
+    return [attempt for attempt in attempts if status(attempt).state is State.RUNNING]
 
 
 def command(folder: Path) -> list[str]:
@@ -338,6 +338,8 @@ def _kill_marked(folder: Path) -> None:
 def _kill_recorded(folder: Path) -> None:
     """SIGKILL a supervisor that does not react; only if it is the process that was recorded."""
     pids = _read_json(folder / PIDS)
+    if not pids:
+        raise JobError(f"{folder}: does not stop, and has not recorded its pid yet; try again")
     if (pids.get("host"), pids.get("boot")) != (socket.gethostname(), _boot_id()):
         raise JobError(f"{folder}: does not stop, and runs on {pids.get('host')}; stop it there")
     try:
@@ -415,7 +417,6 @@ class _Supervisor:
             "exit_code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
             "terminated": self.terminated,
-            "ended": time.time(),
         }
         write_file(self.folder / RESULT, orjson.dumps(result))
 

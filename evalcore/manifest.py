@@ -47,8 +47,7 @@ class BenchmarkInfo(_Part):
     split: str
     digest: str
     num_problems: int
-    metric_type: str
-    subsets: bool
+    metrics: tuple[str, ...]
     needs_judge: bool
 
 
@@ -138,7 +137,10 @@ class Manifest(BaseModel):
 
 
 def benchmark_folders(folder: Path) -> list[Path]:
-    """The benchmark folders at or below ``folder`` (a checkpoint's, a run's), sorted; itself if there are none."""
+    """The benchmark folders at or below ``folder`` (a checkpoint's, a run's), sorted; itself if there are none.
+
+    Without what else lies in a checkpoint's folder: ``wandb/``, converted weights.
+    """
     for depth in ("", "*/", "*/*/", "*/*/*/"):
         if found := sorted(file.parent for file in folder.glob(f"{depth}{MANIFEST}")):
             return found

@@ -6,7 +6,8 @@ evalcore generate checkpoint=/data/ckpt/step-1500 benchmarks=tiny-arithmetic:8
 evalcore grade results/ckpt/step-1500/tiny-arithmetic
 …
 
-This is the dry run too: everything that can be wrong with the request is found here, before a job starts.
+This is the dry run too: what is wrong with a request is found here, before a job starts, unless only the
+server or the hub can tell.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalcore.benchmarks import load_benchmark
+from evalcore.benchmarks import load_benchmark, wanted_samples
 from evalcore.checkpoints import checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
 from evalcore.errors import ConfigError
+from evalcore.grading import check_options
+from evalcore.prepare import prepare
 from evalcore.prompts import load_prompt
 
 Command = list[str]
@@ -27,7 +30,7 @@ Command = list[str]
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """The commands that follow a benchmark's generations. judge None: nothing to judge, or no judge model."""
+    """The commands that follow a benchmark's generations. judge None: no judge model is configured."""
 
     name: str
     folder: str
@@ -71,7 +74,7 @@ def plan(config: EvalConfig) -> Plan:
     Raises:
         ConfigError, BenchmarkError, CheckpointError: what is unknown, missing or out of range.
     """
-    # Jobs run in folders of their own, so that paths must not depend on where the plan was made.
+    # Jobs may run elsewhere, so that paths must not depend on where the plan was made.
     config = _with_absolute_paths(config)
     checkpoint = checkpoint_of(config)
     if config.convert_to not in TARGETS:
@@ -80,7 +83,12 @@ def plan(config: EvalConfig) -> Plan:
     benchmarks = []
     for run in config.benchmarks:
         benchmark = load_benchmark(run.name)
-        load_prompt(config.prompt or benchmark.prompt)
+        prompt = load_prompt(config.prompt or benchmark.prompt)
+        wanted_samples(config, run, benchmark)
+        check_options(benchmark.grader, benchmark.grader_options)
+        if all(source.path for source in benchmark.source):
+            # What has to be fetched first is checked when it is there, by generate.
+            prompt.messages(prepare(benchmark, split=config.split).problems[0].fields)
         results = str(folder / benchmark.name)
         judge = [f"judge.{o}" for o in config.judge.to_overrides()] if config.judge.model else []
         benchmarks.append(
@@ -88,7 +96,7 @@ def plan(config: EvalConfig) -> Plan:
                 name=benchmark.name,
                 folder=results,
                 grade=["evalcore", "grade", results],
-                judge=["evalcore", "judge", results, *judge] if judge and benchmark.judge else None,
+                judge=["evalcore", "judge", results, *judge] if judge else None,
                 summarize=["evalcore", "summarize", results],
             )
         )
@@ -116,6 +124,8 @@ def _with_absolute_paths(config: EvalConfig) -> EvalConfig:
         return str(Path(path).expanduser().absolute())
 
     update: dict[str, object] = {"results": absolute(config.results)}
+    if config.prompt and config.prompt.endswith((".yaml", ".yml")):
+        update["prompt"] = absolute(config.prompt)
     if config.checkpoint:
         update["checkpoint"] = absolute(config.checkpoint)
     return config.model_copy(update=update)

@@ -1,9 +1,9 @@
 """Scorecards as tables for people: text for a terminal or a log, markdown to paste.
 
 >>> print(as_text([Scorecard.load(Path("results/tiny/step-001800/tiny-arithmetic"))]))
--------------------------- tiny-arithmetic ---------------------------
+------------------------ tiny-arithmetic-all -------------------------
 evaluation_mode | num_entries | symbolic_correct | no_answer | std_err
-greedy          | 240         | 73.33%           | 0.00%     | ±2.86%
+greedy          | 240         | 79.17%           | 0.00%     | ±2.63%
 ...
 
 Names, columns and their order are those of NeMo-Skills' ``summarize_results``; what it lacks, the
@@ -89,6 +89,10 @@ def notes(card: Scorecard) -> list[str]:
     if counts.truncated:
         share = counts.truncated / counts.generated
         lines.append(f"{_samples(counts.truncated)} ({share:.2%}) cut off at the token limit")
+    if card.needs_judge and not card.judged:
+        lines.append(
+            "not judged, and many answers of this benchmark cannot be compared without a judge model"
+        )
     lines += _left_out(card)
     return lines
 

@@ -25,6 +25,9 @@ from evalcore.metrics import Estimate, mean, no_answer_at_k, pass_at_k
 from evalcore.records import GREEDY, Row, read_rows, write_file
 from evalcore.tally import COLUMNS, Tally, merge_equal_answers
 
+_EXACT_MAJORITY = 16
+"""Most samples for which majority@k is given for k < n: the exact expectation takes 0.1 s a problem at 256."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,7 +81,8 @@ class Scorecard(_Record):
     """The contents of ``scorecard.json``. subsets: the whole benchmark first.
 
     checkpoint and fingerprint None: results that were not made here (``nemo_skills``).
-    complete: every sample that was asked for is there, graded, and judged if the benchmark is.
+    needs_judge: without a judge its numbers are too low. complete: every sample that was asked for is there,
+    graded, and judged if the benchmark is.
     """
 
     benchmark: str
@@ -87,6 +91,7 @@ class Scorecard(_Record):
     samples: int
     greedy: bool
     judged: bool
+    needs_judge: bool
     complete: bool
     subsets: tuple[Subset, ...]
 
@@ -130,6 +135,8 @@ def summarize(folder: Path) -> Scorecard:
         samples=manifest.samples,
         greedy=manifest.greedy,
         judged=manifest.judging is not None,
+        needs_judge=manifest.benchmark.needs_judge,
+        metrics=manifest.benchmark.metrics,
         expected=expected,
         checkpoint=manifest.checkpoint,
         fingerprint=manifest.fingerprint,
@@ -174,6 +181,8 @@ def score(
     samples: int,
     greedy: bool,
     judged: bool,
+    needs_judge: bool = False,
+    metrics: Sequence[str] = ("majority", "pass"),
     expected: int | None = None,
     checkpoint: Checkpoint | None = None,
     fingerprint: str | None = None,
@@ -183,7 +192,9 @@ def score(
 
     def table(name: str, members: Sequence[Tally], expected: int | None = None) -> Subset:
         counts = _counts(members, judged, expected)
-        return Subset(name=name, counts=counts, modes=tuple(_modes(members, samples, greedy, judged)))
+        return Subset(
+            name=name, counts=counts, modes=tuple(_modes(members, samples, greedy, judged, metrics))
+        )
 
     whole = table(f"{benchmark}-all" if names else benchmark, tallies, expected)
     subsets = [table(f"{benchmark}-{name}", [t for t in tallies if t.subset == name]) for name in names]
@@ -195,6 +206,7 @@ def score(
         samples=samples,
         greedy=greedy,
         judged=judged,
+        needs_judge=needs_judge,
         complete=expected in (None, whole.counts.generated) and not missing,
         subsets=(whole, *subsets),
     )
@@ -214,16 +226,24 @@ def _counts(tallies: Sequence[Tally], judged: bool, expected: int | None) -> Cou
     )
 
 
-def _modes(tallies: Sequence[Tally], samples: int, greedy: bool, judged: bool) -> Iterator[Mode]:
+def _modes(
+    tallies: Sequence[Tally], samples: int, greedy: bool, judged: bool, metrics: Sequence[str]
+) -> Iterator[Mode]:
+    """The modes of the table, then those for smaller k, which ``scorecard.json`` alone has."""
     if greedy:
         yield _Part(tallies, slice(0, 1), judged).mode("greedy", 1)
-    if samples:
-        part = _Part(tallies, slice(1, None), judged)
+    if not samples:
+        return
+    part = _Part(tallies, slice(1, None), judged)
+    smaller = [1 << bit for bit in reversed(range(1, (samples - 1).bit_length()))]
+    if "majority" in metrics:
         yield part.mode(f"majority@{samples}", samples, majority=True)
+    if "pass" in metrics:
         yield part.mode(f"pass@{samples}", samples)
         yield part.mode(f"pass@1[{samples}]", 1)
-        for k in (1 << bit for bit in reversed(range(1, (samples - 1).bit_length()))):
-            yield part.mode(f"pass@{k}", k)
+        yield from (part.mode(f"pass@{k}", k) for k in smaller)
+    if "majority" in metrics and samples <= _EXACT_MAJORITY:
+        yield from (part.mode(f"majority@{k}", k, majority=True) for k in smaller)
 
 
 class _Part:

@@ -18,6 +18,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from evalcore.grading import normalize
+from evalcore.grading.math import exact_number
 from evalcore.metrics import both, either, majority_at_k
 from evalcore.records import GREEDY, Row
 
@@ -30,10 +31,6 @@ _BOTH, _EITHER = (
     {(s, j): _CODE[combine(_VERDICT[s], _VERDICT[j])] for s in range(4) for j in range(4)}
     for combine in (both, either)
 )
-# Bounded, since it reads what a model wrote; Fraction itself would take "1e999999999" at its word.
-_RATIONAL = re.compile(
-    r"([+-]?)(?:\\frac\{(\d{1,100})\}\{(\d{1,100})\}|(\d{0,100}\.?\d{0,100}|\d{1,100}/\d{1,100}))", re.ASCII
-)
 
 
 class Tally:
@@ -44,6 +41,7 @@ class Tally:
         "cluster",
         "failed",
         "judge",
+        "present",
         "problem",
         "subset",
         "symbolic",
@@ -58,6 +56,7 @@ class Tally:
         # A dataset's own word: it becomes part of table headers and metric names, where "/" has a meaning.
         self.subset = None if subset is None else re.sub(r"[^\w.+=@ -]", "-", str(subset))
         self.cluster: str = row.get("cluster") or self.problem
+        self.present = bytearray(size)
         self.tokens: list[int | None] = [None] * size
         self.answers: list[str | None] = [None] * size
         self.symbolic = bytearray(size)
@@ -65,8 +64,12 @@ class Tally:
         self.failed = self.truncated = 0
 
     def add_generation(self, row: Row) -> None:
-        self.tokens[row["sample"] - GREEDY] = row.get("num_generated_tokens") or 0
-        self.failed += row.get("error") is not None
+        index = row["sample"] - GREEDY
+        self.present[index] = True
+        if row.get("error") is None:
+            self.tokens[index] = row.get("num_generated_tokens")  # None where the server did not say
+        else:
+            self.failed += 1
         self.truncated += row.get("finish_reason") == "length"
 
     def add_grade(self, sample: int, answer: str | None, correct: bool | None) -> None:
@@ -78,7 +81,7 @@ class Tally:
 
     @property
     def generated(self) -> int:
-        return len(self.tokens) - self.tokens.count(None)
+        return sum(self.present)
 
     @property
     def graded(self) -> int:
@@ -97,10 +100,10 @@ class Tally:
         return self.judge.count(_UNKNOWN)
 
     def generated_in(self, part: slice) -> int:
-        tokens = self.tokens[part]
-        return len(tokens) - tokens.count(None)
+        return sum(self.present[part])
 
     def mean_tokens(self, part: slice) -> float:
+        """Of the answers whose length is known; NaN if none is."""
         tokens = [count for count in self.tokens[part] if count is not None]
         return sum(tokens) / len(tokens) if tokens else math.nan
 
@@ -152,8 +155,8 @@ class Tally:
 def merge_equal_answers(tallies: Iterable[Tally], grader: str) -> None:
     """Give answers that are equal one text, so that they vote together.
 
-    Mathematics by normalised text, and rational numbers by value (``1/2``, ``0.5``). Wrong answers that
-    only algebra could tell equal stay apart; correct ones never do, see ``Tally.majority``.
+    Mathematics by normalised text, and numbers by value (``1/2``, ``0.5``), as the grader reads them. Wrong
+    answers that only algebra could tell equal stay apart; correct ones never do, see ``Tally.majority``.
     """
     if grader != "math":
         return
@@ -169,11 +172,5 @@ def merge_equal_answers(tallies: Iterable[Tally], grader: str) -> None:
 def _value(answer: str) -> str | Fraction:
     """The number that an answer is, or its normalised text."""
     text = normalize(answer)
-    match = _RATIONAL.fullmatch(text)
-    if not match:
-        return text
-    sign, top, bottom, plain = match.groups()
-    try:
-        return Fraction(f"{sign}{top}/{bottom}" if top else f"{sign}{plain}")
-    except (ValueError, ZeroDivisionError):  # "1/0", "."
-        return text
+    number = exact_number(text)
+    return text if number is None else number

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from evalcore.checkpoints import Checkpoint
@@ -60,7 +59,7 @@ def track(folder: Path, settings: Wandb) -> TrackedRun:
 
     Raises:
         ResultsError: the folder holds no scorecards.
-        ConfigError: wandb is not installed.
+        ConfigError: a mode is asked for, and wandb is not installed.
         EvalError: W&B refused, or could not be reached.
     """
     benchmarks = _load(folder)
@@ -68,6 +67,10 @@ def track(folder: Path, settings: Wandb) -> TrackedRun:
     if mode == "disabled":
         return TrackedRun(None, None, False, "W&B is disabled: nothing was sent")
     wandb = _import_wandb()
+    if wandb is None:
+        if mode:
+            raise ConfigError(f"W&B mode {mode} is asked for, but wandb is not installed; {_INSTALL}")
+        return TrackedRun(None, None, False, f"wandb is not installed: nothing was sent; {_INSTALL}")
     checkpoint = next(iter(benchmarks.values())).manifest.checkpoint
     try:
         with _data_folder(folder):
@@ -108,12 +111,16 @@ def _load(folder: Path) -> dict[str, _Tracked]:
     return {benchmark.card.benchmark: benchmark for benchmark in sorted(current, key=lambda it: it.folder)}
 
 
-def _import_wandb() -> ModuleType:
+def _import_wandb() -> Any:
+    """The module, or None where the extra is not installed."""
     try:
         import wandb
-    except ImportError as error:
-        raise ConfigError("wandb is not installed; pip install 'evalcore[wandb]'") from error
+    except ImportError:
+        return None
     return wandb
+
+
+_INSTALL = "pip install 'evalcore[wandb]'"
 
 
 def _track(

@@ -32,7 +32,7 @@ class Sample(NamedTuple):
     answer: str | None = None
     symbolic: bool | str | None = False
     judge: bool | str | None = "absent"
-    tokens: int = 10
+    tokens: int | None = 10
     fields: dict[str, Any] = {}
 
 
@@ -53,8 +53,7 @@ def manifest(
             split="test",
             digest="d",
             num_problems=problems,
-            metric_type="math",
-            subsets=True,
+            metrics=("majority", "pass"),
             needs_judge=judged,
         ),
         prompt=prompt,

@@ -99,7 +99,7 @@ def _reference(expected: str) -> str:
 
 
 def _numbers(answer: str, expected: str) -> Equality | None:
-    found, wanted = _exact(answer), _exact(expected)
+    found, wanted = exact_number(answer), exact_number(expected)
     if found is None or wanted is None:
         return None
     if found == wanted:
@@ -112,7 +112,8 @@ def _numbers(answer: str, expected: str) -> Equality | None:
     return Equality(False, "number")
 
 
-def _exact(text: str) -> Fraction | None:
+def exact_number(text: str) -> Fraction | None:
+    """The number that a normalised text is, or None."""
     if _NUMBER.fullmatch(text):
         return Fraction(text)
     if match := _FRACTION.fullmatch(text):

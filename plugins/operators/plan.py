@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class PlanOperator(BaseOperator, SkipMixin):
     """Returns one ``{name, folder, grade, judge, summarize}`` for each benchmark; the rest are XComs by name.
 
-    ``convert`` and ``track`` are commands (empty: nothing to do), ``generate`` is a list of
+    ``convert`` and ``track`` are commands (``track`` empty: W&B is disabled), ``generate`` is a list of
     ``{argv, subject}``, ``jobs_folder`` is a path. With the param ``dry_run`` the commands
     are printed and everything downstream is skipped. Of a plan that failed there is only ``error``.
     """

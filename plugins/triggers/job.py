@@ -14,6 +14,10 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from evalcore import jobs
+from evalcore.errors import JobError
+
+MAX_FAILED_POLLS = 150
+"""Polls in a row that may fail, five minutes at the usual interval, before the task is told."""
 
 MAX_LINES = 10
 """Lines of the job's log that one poll repeats in the task's log; the job's own log has them all."""
@@ -41,15 +45,24 @@ class JobTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        folder, offset = Path(self.folder), 0
+        folder, offset, failures = Path(self.folder), 0, 0
         await asyncio.sleep(self.delay)
         while True:
-            # Files may lie on a network share: never look at them in the event loop.
-            status = await asyncio.to_thread(jobs.status, folder)
-            offset = await self._repeat_log(folder, offset)
-            if status.state.is_over:
-                yield TriggerEvent({"folder": self.folder})
-                return
+            try:
+                # Files may lie on a network share: never look at them in the event loop.
+                status = await asyncio.to_thread(jobs.status, folder)
+                offset = await self._repeat_log(folder, offset)
+            except (OSError, JobError) as error:
+                # A look that failed says nothing of the job. A folder that stays away does.
+                failures += 1
+                if failures > MAX_FAILED_POLLS:
+                    raise
+                self.log.warning("Cannot look at job %s (%s); trying again", folder, error)
+            else:
+                failures = 0
+                if status.state.is_over:
+                    yield TriggerEvent({"folder": self.folder})
+                    return
             await asyncio.sleep(self.poll_interval)
 
     async def on_kill(self) -> None:

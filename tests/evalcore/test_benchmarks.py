@@ -115,8 +115,8 @@ class TestYaml:
         ("content", "message"),
         [
             (
-                {"name": "mine", "source": {"path": "a"}, "metrics": 1},
-                "unknown key 'metrics'; valid: .*grader",
+                {"name": "mine", "source": {"path": "a"}, "metric": 1},
+                "unknown key 'metric'; valid: .*grader",
             ),
             ({"name": "mine", "source": {"path": "a", "hub": "b/c"}}, "either path or hub"),
             ({"name": "mine", "source": {}}, "either path or hub"),

@@ -109,3 +109,24 @@ def test_a_server_at_an_address_is_somebody_elses_unless_said_otherwise() -> Non
     assert Server(address="http://h/v1").type == "openai"
     assert Server(address="http://h/v1", type="vllm").type == "vllm"
     assert Server().type == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"server": {"model": "m"}}, "give the address too"),
+        (
+            {"server": {"address": "http://h/v1", "model": "m", "args": ["-x"]}},
+            "server.args are for a server",
+        ),
+        ({"num_jobs": 0}, "num_jobs"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(checkpoint="c", benchmarks="a", **settings)
+
+
+def test_a_part_of_the_judges_client_keeps_the_rest() -> None:
+    client = section(Judge, "judge", ["judge.client.concurrency=512"], model="m").client
+    assert (client.concurrency, client.request_timeout) == (512, 600)

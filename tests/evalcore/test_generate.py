@@ -18,11 +18,13 @@ import pytest
 
 from evalcore.checkpoints import load_checkpoint
 from evalcore.config import EvalConfig, load_config
-from evalcore.errors import EvalError, ServerError
+from evalcore.errors import EvalError, ResultsError, ServerError
 from evalcore.generate import Generated, first_seed, generate, missing_runs
+from evalcore.grade import grade
 from evalcore.manifest import GENERATIONS, Judging, Manifest, PromptInfo
 from evalcore.records import GREEDY, Key, KeySet, PartWriter, Row, key_of, read_rows
 from evalcore.serving.embedded import running
+from evalcore.summarize import Scorecard, summarize
 
 TINY = Path(__file__).parents[2] / "include/tiny"
 # The late one of the training run: it is right more often than not.
@@ -149,8 +151,40 @@ def test_skip_greedy(server: str, uninterrupted: dict[Key, Row], tmp_path: Path)
 
 
 def test_nothing_to_ask(server: str, tmp_path: Path) -> None:
-    with pytest.raises(EvalError, match="tiny-arithmetic: 0 samples and no greedy answer: nothing to ask"):
+    with pytest.raises(EvalError, match=r"tiny-arithmetic: 0 samples and no greedy answer .*nothing to ask"):
         generate(config(tmp_path, server, "tiny-arithmetic:0", skip_greedy=True))
+
+
+def test_greedy_and_samples_asked_for_apart_are_one_evaluation(server: str, tmp_path: Path) -> None:
+    def asked(benchmarks: str, **options: object) -> tuple[int, bool]:
+        generate(config(tmp_path, server, benchmarks, max_problems=2, **options))
+        manifest = Manifest.load(next(tmp_path.rglob("manifest.json")).parent)
+        return manifest.samples, manifest.greedy
+
+    assert asked("tiny-arithmetic:0") == (0, True)
+    assert asked("tiny-arithmetic:3", skip_greedy=True) == (3, True)
+    assert asked("tiny-arithmetic:2", skip_greedy=True) == (2, True)
+    assert asked("tiny-arithmetic:0") == (2, True)
+    assert len(rows(tmp_path)) == 2 * (1 + 3)
+
+
+def test_a_server_that_does_not_start_leaves_no_older_numbers_standing(server: str, tmp_path: Path) -> None:
+    generate(config(tmp_path, server, "tiny-arithmetic:0", max_problems=2))
+    folder = next(tmp_path.rglob("manifest.json")).parent
+    grade(folder)
+    summarize(folder)
+    dead = {"type": "embedded", "args": ["--no-such-option"]}
+    with pytest.raises(EvalError, match=r"2 of 2 benchmarks failed: no-such: .*embedded server died"):
+        generate(
+            load_config(
+                checkpoint=str(CHECKPOINT), results=str(tmp_path), benchmarks="no-such,tiny-arithmetic:0",
+                max_problems=2, server=dead, inference={"tokens_to_generate": 9},
+            )
+        )  # fmt: skip
+    with pytest.raises(ResultsError, match="no generations"):
+        grade(folder)
+    with pytest.raises(ResultsError, match="other settings"):
+        Scorecard.load(folder)
 
 
 def test_failed_benchmark_does_not_lose_the_others(server: str, tmp_path: Path) -> None:

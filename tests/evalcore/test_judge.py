@@ -49,7 +49,7 @@ def server() -> Iterator[JudgeServer]:
 
 
 def settings(server: JudgeServer, **changes: object) -> config.Judge:
-    client = config.Client(concurrency=4, request_timeout=10, max_retries=2)
+    client = config.JudgeClient(concurrency=4, request_timeout=10, max_retries=2)
     return config.Judge.model_validate(
         {"model": "judge-model", "address": server.address, "client": client, **changes}
     )
@@ -135,7 +135,7 @@ def test_it_tries_again_and_resumes(tmp_path: Path, server: JudgeServer) -> None
 def test_a_dead_judge_keeps_what_was_answered(tmp_path: Path, server: JudgeServer) -> None:
     folder = made(tmp_path, [("a", 0, "17"), ("a", 1, None), ("a", 2, "27")])
     server.dead_for = "27"
-    one_by_one = config.Client(concurrency=1, max_retries=0)
+    one_by_one = config.JudgeClient(concurrency=1, max_retries=0)
     with pytest.raises(ServerError, match="401"):
         judge(folder, settings(server, client=one_by_one))
     assert judged(folder) == {("a", 0): True, ("a", 1): False}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evalcore.config import load_config
+from evalcore.config import Judge, load_config, section
 from evalcore.errors import CheckpointError, ConfigError, EvalError
 from evalcore.plan import Plan, plan
 from tiny_folder import write_checkpoint
@@ -43,13 +43,15 @@ def test_the_commands_do_not_depend_on_the_working_folder(
     assert relative == absolute
 
 
-def test_only_benchmarks_that_want_a_judge_get_one_and_only_with_a_model(tmp_path: Path) -> None:
+def test_with_a_judge_model_every_benchmark_is_judged_without_none(tmp_path: Path) -> None:
     without = planned(tmp_path)
     assert [b.judge for b in without.benchmarks] == [None, None, None]
-    judged = planned(tmp_path, judge={"model": "gpt-4o", "address": "http://j/v1"})
-    assert [b.judge is not None for b in judged.benchmarks] == [False, False, True]
-    assert judged.benchmarks[2].judge is not None
-    assert judged.benchmarks[2].judge[-2:] == ["judge.model=gpt-4o", "judge.address=http://j/v1"]
+    judge = {"model": "gpt-4o", "address": "http://j/v1", "client": {"concurrency": 512}}
+    judged = planned(tmp_path, judge=judge)
+    for benchmark in judged.benchmarks:
+        assert benchmark.judge is not None
+        assert benchmark.judge[:3] == ["evalcore", "judge", benchmark.folder]
+        assert section(Judge, "judge", benchmark.judge[3:]) == Judge.model_validate(judge)
 
 
 def test_rendered_commands(tmp_path: Path) -> None:
@@ -75,6 +77,12 @@ def test_wandb_disabled_has_no_track(tmp_path: Path) -> None:
         ({"benchmarks": "gsm9k"}, EvalError, r"gsm9k.*valid: .*gsm8k"),
         ({"prompt": "generic/maths"}, ConfigError, r"generic/maths.*valid: .*generic/math"),
         ({"convert_to": "gguf"}, ConfigError, "valid: hf"),
+        (
+            {"benchmarks": "gsm8k:0", "skip_greedy": True},
+            ConfigError,
+            "gsm8k: 0 samples and no greedy answer",
+        ),
+        ({"benchmarks": "tiny-arithmetic", "prompt": "judge/math"}, ConfigError, "predicted_answer"),
         ({"judge": {"model": "m", "prompt": "judge/x"}}, ConfigError, "judge/x"),
     ],
 )

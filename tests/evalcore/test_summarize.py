@@ -32,7 +32,7 @@ def test_the_numbers_of_a_small_benchmark(tmp_path: Path) -> None:
     ]
     card = summarize(write(tmp_path, manifest(2, 4, greedy=True), rows))
     found = modes(card)
-    assert list(found) == ["greedy", "majority@4", "pass@4", "pass@1[4]", "pass@2"]
+    assert list(found) == ["greedy", "majority@4", "pass@4", "pass@1[4]", "pass@2", "majority@2"]
     assert found["greedy"].symbolic_correct == Estimate(0.5, 0.5, 2)
     assert found["greedy"].no_answer == Estimate(0.5, 0.5, 2)
     assert found["greedy"].avg_tokens == Estimate(10, 5, 2)
@@ -54,6 +54,7 @@ def test_the_numbers_of_a_small_benchmark(tmp_path: Path) -> None:
     [
         (["1/2", "0.5", r"\frac{1}{2}", "7", "7"], 0.0),  # three ways of writing one wrong answer outvote 7
         (["0", "0.0", "-0", "7", "7"], 0.0),
+        ([r"\frac{-1}{2}", "-1/2", "-0.5", "7", "7"], 0.0),
         (["1/0", "2/0", "3/0", "7", "7"], 1.0),
         (["$5$", "5", "7", "7", "7"], 1.0),
         ([None, None, None, None, "7"], 1.0),
@@ -63,6 +64,20 @@ def test_equal_answers_vote_together(tmp_path: Path, answers: list[str | None], 
     rows = [Sample("a", i, answer, answer == "7") for i, answer in enumerate(answers)]
     card = summarize(write(tmp_path, manifest(1, 5), rows))
     assert modes(card)["majority@5"].symbolic_correct == Estimate(majority, None, 1)
+
+
+def test_the_metrics_of_a_benchmark_are_the_modes_of_its_table(tmp_path: Path) -> None:
+    rows = [Sample("a", i, "7", True) for i in range(4)]
+    settings = manifest(1, 4)
+    only_pass = settings.benchmark.model_copy(update={"metrics": ("pass",)})
+    card = summarize(write(tmp_path, settings.model_copy(update={"benchmark": only_pass}), rows))
+    assert list(modes(card)) == ["pass@4", "pass@1[4]", "pass@2"]
+
+
+def test_a_length_the_server_did_not_tell_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    rows = [Sample("a", 0, "7", True, tokens=None), Sample("a", 1, "7", True, tokens=100)]
+    tokens = modes(summarize(write(tmp_path, manifest(1, 2), rows)))["pass@1[2]"].avg_tokens
+    assert tokens == Estimate(100, None, 1)
 
 
 def test_answers_that_the_grader_found_correct_are_one_answer(tmp_path: Path) -> None:

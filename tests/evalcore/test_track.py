@@ -276,8 +276,19 @@ def test_wandb_mode_is_honoured(tmp_path: Path, environment: Mapping[str, str], 
 def test_without_wandb_the_extra_is_named(tmp_path: Path) -> None:
     folder = results(tmp_path / "step-1500")
     without = "import sys; sys.modules['wandb'] = None\n" + TRACK
-    done = run_python(tmp_path, "-c", without, str(folder), "1")
-    assert done.stderr == "one line: wandb is not installed; pip install 'evalcore[wandb]'\n"
+    done = run_python(tmp_path, "-c", without, str(folder), "1", WANDB_MODE="offline")
+    advice = "wandb is not installed; pip install 'evalcore[wandb]'"
+    assert done.stderr == f"one line: W&B mode offline is asked for, but {advice}\n"
+
+
+def test_without_wandb_and_without_a_mode_the_numbers_stay_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tracked = track(results(tmp_path / "step-1500"), Wandb())
+    assert (tracked.url, tracked.directory) == (None, None)
+    assert "wandb is not installed: nothing was sent; pip install" in tracked.message
 
 
 def test_importing_track_does_not_import_wandb(tmp_path: Path) -> None:

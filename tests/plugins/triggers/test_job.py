@@ -11,6 +11,7 @@ import structlog.testing
 from airflow.sdk.module_loading import import_string
 
 from evalcore import jobs
+from evalcore.errors import JobError
 from triggers import job as job_trigger
 from triggers.job import JobTrigger
 
@@ -52,6 +53,25 @@ async def test_it_does_not_fire_before_its_delay(tmp_path: Path) -> None:
 async def test_it_does_not_fire_while_the_job_runs(running: Path) -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(fire(JobTrigger(str(running), poll_interval=0.02)), 0.5)
+
+
+async def test_looks_that_fail_say_nothing_of_the_job(running: Path) -> None:
+    away = running.with_name("away")
+    running.rename(away)
+    task = asyncio.create_task(fire(JobTrigger(str(running), poll_interval=0.02)))
+    await asyncio.sleep(0.2)
+    assert not task.done()
+    away.rename(running)
+    await asyncio.to_thread(jobs.cancel, running)
+    assert await task == {"folder": str(running)}
+
+
+async def test_a_job_that_stays_out_of_sight_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_trigger, "MAX_FAILED_POLLS", 3)
+    with pytest.raises(JobError, match="no such job"):
+        await fire(JobTrigger(str(tmp_path / "gone"), poll_interval=0.01))
 
 
 async def test_the_end_of_a_triggerer_does_not_end_the_job(running: Path) -> None:
