@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
+
+_FOLDER = tempfile.mkdtemp(prefix="evalcore-tests-")
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 
 # Before numpy is imported: the tiny model's matrices are too small to share between threads.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Prepared benchmarks go to a cache in HOME; tests bring their own.
-os.environ["EVALCORE_DATA"] = tempfile.mkdtemp(prefix="evalcore-test-data-")
+os.environ["EVALCORE_DATA"] = os.path.join(_FOLDER, "data")
 os.environ.pop("EVALCORE_INCLUDE", None)
 # A developer's own login must not reach a test's run.
 for name in ("WANDB_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HF_ENDPOINT"):
     os.environ.pop(name, None)
 os.environ["WANDB_MODE"] = "offline"
 # Before anything imports Airflow, which reads these once: a home that nothing is read from.
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-test-home-")
+os.environ["AIRFLOW_HOME"] = os.path.join(_FOLDER, "airflow")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] = "1"
