@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from evalcore import include
@@ -204,20 +203,11 @@ def load_benchmark(name: str) -> Benchmark:
     A source's ``path`` comes back absolute.
 
     Raises:
-        BenchmarkError: there is none of that name; the valid ones are listed.
-        ConfigError: its YAML has an unknown key or a value out of range.
+        ConfigError: there is none of that name (the valid ones are listed), or its YAML has an unknown key or
+            a value out of range.
     """
-    try:
-        file = include.find("benchmarks", name)
-    except ConfigError as error:
-        raise BenchmarkError(str(error)) from None
+    file, content = include.load("benchmarks", name)
     where = f"benchmark {name}"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{where}: {file} is unreadable: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: {file} holds no mapping")
     benchmark = validated(Benchmark, content, where)
     if benchmark.name != file.stem:
         raise ConfigError(f"{where}: {file} names itself {benchmark.name!r}; name and file name must agree")

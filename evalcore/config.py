@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
@@ -241,10 +240,8 @@ def load_config(suite: str | None = None, *, overrides: Sequence[str] = (), **op
     Raises:
         ConfigError: unknown suite, unknown key (lists the valid ones), or a value out of range.
     """
-    layers = [OmegaConf.create(_without_none(options)), _parse_overrides(overrides)]
-    if suite:
-        layers.insert(0, _load_yaml(include.find("suites", suite)))
-    merged = _merge(*layers)
+    from_suite = include.load("suites", suite)[1] if suite else {}
+    merged = _merge(from_suite, _without_none(options), _parse_overrides(overrides))
     merged.pop("description", None)  # a suite's own line for people
     return validated(EvalConfig, merged, "settings")
 
@@ -295,17 +292,10 @@ def _parse_overrides(overrides: Sequence[str]) -> Any:
         raise ConfigError(f"overrides {' '.join(overrides)}: {_one_line(error)}") from error
 
 
-def _load_yaml(file: Path) -> Any:
-    try:
-        return OmegaConf.load(file)
-    except (OSError, *_UNREADABLE) as error:
-        raise ConfigError(f"{file}: {_one_line(error)}") from error
-
-
 def _merge(*layers: Any) -> dict[str, Any]:
     try:
         # Interpolation stays text: ``${oc.env:…}`` would carry a secret into manifests and logs.
-        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=False)
+        merged = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.create, layers)), resolve=False)
     except _UNREADABLE as error:
         raise ConfigError(f"settings: {_one_line(error)}") from error
     if not isinstance(merged, dict):

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from evalcore.errors import ConfigError
 
@@ -37,6 +40,19 @@ def find(kind: str, name: str) -> Path:
         if known == name:
             return file
     raise ConfigError(f"unknown {kind.removesuffix('s')} {name!r}; valid: {', '.join(names(kind))}")
+
+
+def load(kind: str, name: str) -> tuple[Path, dict[str, Any]]:
+    """The YAML file of a name and the mapping in it; ConfigError if there is none or it is unreadable."""
+    file = find(kind, name)
+    where = f"{kind.removesuffix('s')} {name}"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{where}: {file} is unreadable: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where}: {file} holds no mapping of names to values")
+    return file, content
 
 
 def _files(kind: str) -> Iterator[tuple[str, Path]]:

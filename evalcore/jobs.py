@@ -28,7 +28,6 @@ command, passes signals on and writes the result. What can die, and what then ha
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import functools
 import hashlib
@@ -52,6 +51,7 @@ import orjson
 import psutil
 
 from evalcore.errors import EvalError, JobError, ResultsError
+from evalcore.processes import die_with
 from evalcore.records import write_file
 
 COMMAND = "command.json"
@@ -71,7 +71,6 @@ GRACE = 10.0
 _MARK = "EVALCORE_JOB"
 _POLL = 0.2
 _TAIL_BYTES = 1 << 16
-_PR_SET_PDEATHSIG = 1
 # Model text may reach a log; nothing in it shall steer the terminal that shows it.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -378,7 +377,7 @@ class _Supervisor:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env={**os.environ, _MARK: str(self.folder)},
-                preexec_fn=functools.partial(_die_with, os.getpid()),
+                preexec_fn=functools.partial(die_with, os.getpid()),
             )
         except OSError as error:
             print(f"evalcore: error: cannot run {argv[0]}: {error.strerror}", flush=True)
@@ -419,14 +418,6 @@ class _Supervisor:
             "terminated": self.terminated,
         }
         write_file(self.folder / RESULT, orjson.dumps(result))
-
-
-def _die_with(supervisor: int) -> None:
-    # Without this a SIGKILL of the supervisor leaves a command that nobody watches.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:  # it died before the kernel was told
-        os._exit(1)
 
 
 def main(argv: Sequence[str]) -> int:

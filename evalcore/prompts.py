@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import orjson
-import yaml
 from pydantic import Field, model_validator
 
 from evalcore import include
@@ -146,14 +145,8 @@ def load_prompt(name: str) -> Prompt:
     Raises:
         ConfigError: unknown name or key (the valid ones are listed), or a text that cannot be parsed.
     """
-    file = include.find("prompts", name)
+    _, content = include.load("prompts", name)
     where = f"prompt {name}"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{where}: {file} is unreadable: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: {file} holds no mapping with a user text")
     # An empty `few_shot_examples:` or `code_tags:` is how a YAML writer leaves a section out.
     settings = validated(PromptSettings, {k: v for k, v in content.items() if v is not None}, where)
     few_shot = settings.few_shot_examples

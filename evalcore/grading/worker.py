@@ -7,8 +7,6 @@ one on a line, and answers each pair with a line ``[equal, reason]``. At the end
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -17,11 +15,12 @@ from typing import Any
 
 import orjson
 
+from evalcore.processes import die_with
+
 READY = b"ready"
 RETIRED = 17
 """The exit code of a worker that made room for a fresh one after answering: it had grown too big."""
 
-_PR_SET_PDEATHSIG = 1
 _EVENTS_REFUSED = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.connect", "subprocess.Popen"}
 )
@@ -29,7 +28,7 @@ _EVENTS_REFUSED = frozenset(
 
 def main() -> None:
     grader, memory, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    _die_with(parent)
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
     # What a library prints must not end up between our lines.
     output = os.dup(1)
@@ -69,14 +68,6 @@ def main() -> None:
             # The next pair shall have the same room, and its own peak be seen.
             if reason == "memory" or peak - base > memory // 4:
                 os._exit(RETIRED)
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent is gone (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before that
-        os._exit(1)
 
 
 def _peak_memory() -> int:
