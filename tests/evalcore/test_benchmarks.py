@@ -96,9 +96,7 @@ class TestYaml:
         return load_benchmark(name)
 
     def test_unknown_lists_the_valid_ones(self) -> None:
-        with pytest.raises(
-            BenchmarkError, match=r"unknown benchmark 'gsm9k'; valid: aime24, .*tiny-arithmetic"
-        ):
+        with pytest.raises(ConfigError, match=r"unknown benchmark 'gsm9k'; valid: aime24, .*tiny-arithmetic"):
             load_benchmark("gsm9k")
 
     def test_by_path(self, folder: Path) -> None:
