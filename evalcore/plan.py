@@ -13,6 +13,7 @@ server or the hub can tell.
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from evalcore.benchmarks import load_benchmark, wanted_samples
 from evalcore.checkpoints import checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
-from evalcore.errors import ConfigError
+from evalcore.errors import BenchmarkError, ConfigError
 from evalcore.grading import check_options
 from evalcore.prepare import prepare
 from evalcore.prompts import load_prompt
@@ -87,8 +88,10 @@ def plan(config: EvalConfig) -> Plan:
         wanted_samples(config, run, benchmark)
         check_options(benchmark.grader, benchmark.grader_options)
         if all(source.path for source in benchmark.source):
-            # What has to be fetched first is checked when it is there, by generate.
-            prompt.messages(prepare(benchmark, split=config.split).problems[0].fields)
+            # What has to be fetched first is checked when it is there, by generate; and problems that cannot
+            # be read fail there too, where they do not lose the other benchmarks.
+            with suppress(BenchmarkError):
+                prompt.messages(prepare(benchmark, split=config.split).problems[0].fields)
         results = str(folder / benchmark.name)
         judge = [f"judge.{o}" for o in config.judge.to_overrides()] if config.judge.model else []
         benchmarks.append(

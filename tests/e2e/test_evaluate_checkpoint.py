@@ -191,7 +191,9 @@ def test_jobs_outlive_scheduler_workers_and_triggerer_and_are_found_again(
 def test_clearing_or_failing_a_waiting_task_ends_its_processes(
     airflow: Airflow, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = start(airflow, checkpoint, tmp_path, overrides=[*SLOW, "client.concurrency=1"])
+    # Minutes of work: on a busy machine the triggerer takes a while to notice.
+    slow = [*SINGLE, "client.concurrency=1", "server.args=[--faults,delay:seconds=3]"]
+    run = start(airflow, checkpoint, tmp_path, overrides=slow)
     until(lambda: states(airflow, run).get("generate[0]") == "deferred", "a deferred task")
     first = generate_job(tmp_path)
     started = processes(first)
