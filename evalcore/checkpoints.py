@@ -200,7 +200,7 @@ def _file_digest(file: Path) -> bytes:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = dict(json.loads(index.read_bytes())["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index}: unreadable index ({error})") from error
     names = set(map(str, weight_map.values()))

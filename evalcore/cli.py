@@ -16,7 +16,7 @@ import typer
 from rich.logging import RichHandler
 
 from evalcore import __version__
-from evalcore.config import EvalConfig, ServerType, load_config, parse_benchmarks, section
+from evalcore.config import EvalConfig, ServerType, is_override, load_config, parse_benchmarks, section
 from evalcore.errors import ConfigError, EvalError
 from evalcore.progress import console
 
@@ -102,17 +102,17 @@ def _evaluation(stage: _Stage) -> Callable[..., None]:
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
-    paths = [a for a in arguments if "=" not in a]
+    paths = [a for a in arguments if not is_override(a)]
     if len(paths) > 1:
         raise ConfigError(f"one checkpoint, please, not {len(paths)}: {', '.join(paths)}")
-    return (paths[0] if paths else None), [a for a in arguments if "=" in a]
+    return (paths[0] if paths else None), [a for a in arguments if is_override(a)]
 
 
 def _folders(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    folders = [Path(a) for a in arguments if "=" not in a]
+    folders = [Path(a) for a in arguments if not is_override(a)]
     if not folders:
         raise ConfigError("give at least one folder")
-    return folders, [a for a in arguments if "=" in a]
+    return folders, [a for a in arguments if is_override(a)]
 
 
 def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
@@ -284,13 +284,12 @@ def summarize(
     cards: list[Scorecard] = []
     failures: list[str] = []
     for folder in folders:
-        try:
-            if nemo_skills.is_results(folder):
-                cards += nemo_skills.summarize(folder)
-            else:
-                cards += [summarize(benchmark) for benchmark in benchmark_folders(folder)]
-        except EvalError as error:
-            failures.append(str(error))
+        is_theirs = nemo_skills.is_results(folder)
+        for benchmark in [folder] if is_theirs else benchmark_folders(folder):
+            try:
+                cards += nemo_skills.summarize(benchmark) if is_theirs else [summarize(benchmark)]
+            except EvalError as error:
+                failures.append(str(error))
     typer.echo(as_markdown(cards) if markdown else as_text(cards), nl=False)
     if failures:
         raise EvalError("; ".join(failures))
@@ -353,7 +352,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s")
     try:
         app(arguments)
-    except EvalError as error:
+    except (EvalError, OSError) as error:
         print(f"evalcore: error: {error}", file=sys.stderr)
         sys.exit(1)
 

@@ -58,6 +58,8 @@ _OVERFLOW = re.compile(
 )
 # A request that ran into its deadline twice, while no other was answered either: the server hangs.
 _SILENT_TIMEOUTS = 2
+# A refusal that is nobody's prompt's fault, and over when somebody has paid.
+_UNPAID = re.compile(r"insufficient_quota|insufficient.{0,10}balance|billing|credit balance", re.IGNORECASE)
 # Settings that no request was answered with yet may be refused for this one prompt's sake: look again.
 _REFUSALS = 3
 
@@ -352,7 +354,7 @@ class _Asking:
             return UnansweredError(
                 f"{self.address}: {reason}; check the address and the model's name {self.model!r}"
             )
-        if b"insufficient_quota" in content:
+        if status == 402 or _UNPAID.search(reason):
             return UnansweredError(f"{self.address}: {reason}; the account of {self.api_key_env} is used up")
         if status >= 500 or status in _RETRIED:
             wait = retry_after(response.headers.get("Retry-After"))

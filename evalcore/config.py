@@ -279,10 +279,17 @@ def _valid_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[
     return sorted(kind.model_fields)
 
 
+def is_override(argument: str) -> bool:
+    """Whether an argument is ``key.name=value``; a path such as ``out/lr=1e-4`` is not.
+
+    ``++a.b=c`` and ``+a.b=c`` are how Hydra's users write the same thing.
+    """
+    return bool(re.match(r"\+{0,2}[A-Za-z_][\w.]*=", argument))
+
+
 def _parse_overrides(overrides: Sequence[str]) -> Any:
     for override in overrides:
-        # `++a.b=c` and `+a.b=c` are how Hydra's users write the same thing.
-        if not re.match(r"\+{0,2}[A-Za-z_][\w.]*=", override):
+        if not is_override(override):
             raise ConfigError(
                 f"override {override!r}: expected key.name=value, as in inference.temperature=0.6"
             )

@@ -81,9 +81,11 @@ def plan(config: EvalConfig) -> Plan:
     if config.convert_to not in TARGETS:
         raise ConfigError(f"convert_to: unknown target {config.convert_to!r}; valid: {', '.join(TARGETS)}")
     folder = checkpoint.folder(config.results)
-    benchmarks = []
+    benchmarks: list[BenchmarkPlan] = []
     for run in config.benchmarks:
         benchmark = load_benchmark(run.name)
+        if any(benchmark.name == other.name for other in benchmarks):
+            raise ConfigError(f"benchmark named twice: {benchmark.name}")
         prompt = load_prompt(config.prompt or benchmark.prompt)
         wanted_samples(config, run, benchmark)
         check_options(benchmark.grader, benchmark.grader_options)

@@ -39,7 +39,10 @@ GREEDY = -1
 
 def key_of(row: Row) -> Key:
     """The key of a row; KeyError or TypeError if it has none."""
-    return row["problem_id"], row["sample"]
+    problem, sample = row["problem_id"], row["sample"]
+    if not isinstance(problem, str) or type(sample) is not int or sample < GREEDY:
+        raise TypeError(f"no key: {problem!r}, {sample!r}")
+    return problem, sample
 
 
 class KeySet:

@@ -45,6 +45,10 @@ def test_every_truncation_of_the_weights_is_noticed(tmp_path: Path) -> None:
         ),
         (lambda f: (f / "model.safetensors.index.json").unlink(), "no weights; expected"),
         (lambda f: (f / "model.safetensors.index.json").write_text("{"), "unreadable index"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}'),
+            "unreadable index",
+        ),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
     ],
 )

@@ -11,6 +11,7 @@ from evalcore.config import (
     Judge,
     Sampling,
     Server,
+    is_override,
     load_config,
     parse_benchmarks,
     section,
@@ -96,6 +97,14 @@ def test_interpolation_never_reads_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     config = load_config(checkpoint="c", benchmarks="a", overrides=["training_run=${oc.env:OPENAI_API_KEY}"])
     assert "sk-secret" not in config.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [("a.b=1", True), ("++a=1", True), ("out/lr=1e-4/step-5", False), ("/d/lr=1/x", False), ("./a=1", False)],
+)
+def test_a_path_with_an_equals_sign_is_no_override(argument: str, expected: bool) -> None:
+    assert is_override(argument) is expected
 
 
 def test_a_section_alone() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evalcore import include
 from evalcore.config import Judge, load_config, section
 from evalcore.errors import CheckpointError, ConfigError, EvalError
 from evalcore.plan import Plan, plan
@@ -98,3 +99,9 @@ def test_an_incomplete_checkpoint_is_found_here(tmp_path: Path) -> None:
     (tmp_path / "run" / "step-1" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         planned(tmp_path)
+
+
+def test_a_benchmark_named_by_name_and_by_path_is_named_twice(tmp_path: Path) -> None:
+    again = include.find("benchmarks", "tiny-arithmetic")
+    with pytest.raises(ConfigError, match="named twice: tiny-arithmetic"):
+        planned(tmp_path, benchmarks=f"tiny-arithmetic:1,{again}:1")

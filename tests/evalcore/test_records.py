@@ -46,9 +46,16 @@ def test_a_damaged_line_is_skipped_with_a_warning_and_counts_as_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write(tmp_path, "id-0", ROWS[:2])
-    path.write_bytes(b'\0\0\0\n{"no": "key"}\n' + path.read_bytes())
+    damaged = [
+        b"\0\0\0",
+        b'{"no": "key"}',
+        b'{"problem_id": "x", "sample": -5}',
+        b'{"problem_id": [], "sample": 0}',
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in damaged) + path.read_bytes())
     assert list(read_part(path)) == ROWS[:2]
-    assert [f"{path.name}:{n}: not a row" in caplog.text for n in (1, 2, 3)] == [True, True, False]
+    warned = [f"{path.name}:{n}: not a row" in caplog.text for n in range(1, 6)]
+    assert warned == [True, True, True, True, False]
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
