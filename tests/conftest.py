@@ -19,6 +19,8 @@ os.environ.pop("EVALCORE_INCLUDE", None)
 for name in ("WANDB_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HF_ENDPOINT"):
     os.environ.pop(name, None)
 os.environ["WANDB_MODE"] = "offline"
+# Tests talk to 127.0.0.1, which no proxy of this shell knows.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 # Before anything imports Airflow, which reads these once: a home that nothing is read from.
 os.environ["AIRFLOW_HOME"] = os.path.join(_FOLDER, "airflow")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"

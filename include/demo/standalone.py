@@ -245,7 +245,7 @@ class Airflow:
     def _is_ready(self) -> bool:
         self.check_alive()
         try:
-            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5, trust_env=False).json()
         except (httpx.HTTPError, ValueError):
             return self._waits_for("API server")
         for part in ("scheduler", "triggerer", "dag_processor"):
@@ -271,6 +271,9 @@ class Airflow:
         inherited = {k: v for k, v in os.environ.items() if not k.lstrip("_").startswith("AIRFLOW_")}
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # every process would compile all of Airflow anew
         own = {
+            # Airflow's own clients would ask a proxy of this shell for 127.0.0.1.
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__HOST": "127.0.0.1",
@@ -296,7 +299,7 @@ class Airflow:
 
     def _client(self) -> httpx.Client:
         if self._http is None:
-            client = httpx.Client(base_url=self.url, timeout=30)
+            client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
             login = client.post("/auth/token", json={"username": "admin", "password": self.password})
             if login.is_error:
                 client.close()

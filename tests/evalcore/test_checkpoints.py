@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evalcore import checkpoints
 from evalcore.checkpoints import check_complete, digest, load_checkpoint, path_component
 from evalcore.errors import CheckpointError
 from tiny_folder import write_checkpoint
@@ -100,3 +101,19 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
 
 def test_a_hostile_name_stays_one_component() -> None:
     assert path_component("../../etc/$(reboot)", "run") == "..-..-etc-reboot"
+
+
+def test_the_digest_of_a_large_file_follows_its_ends_and_its_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_HASH_WHOLE", 1 << 10)
+    monkeypatch.setattr(checkpoints, "_BLOCK", 64)
+    large = tmp_path / "large.safetensors"
+    content = bytearray(1 << 14)
+    large.write_bytes(content)
+    first = digest(tmp_path)
+    for place in (0, (len(content) - 64) * 7 // 15, len(content) - 1):
+        changed = content.copy()
+        changed[place] = 1
+        large.write_bytes(changed)
+        assert digest(tmp_path) != first

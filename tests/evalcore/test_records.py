@@ -111,6 +111,9 @@ def test_write_file_is_whole_or_not_at_all(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
     assert target.read_text() == "old"
+    before = target.stat().st_ino
+    write_file(target, "old")
+    assert target.stat().st_ino != before, "written beside and renamed, not in place"
     assert [p.name for p in target.parent.iterdir()] == ["file.json"]
 
 

@@ -105,6 +105,8 @@ def test_missing_grades_are_left_out_and_counted(tmp_path: Path) -> None:
     found = modes(card)
     assert found["pass@1[2]"].num_entries == 4
     assert found["pass@1[2]"].symbolic_correct == Estimate(0.5, pytest.approx(0.5 / 3**0.5), 3)
+    # Of what was graded: half of c, nothing of the others.
+    assert found["pass@1[2]"].no_answer == Estimate(0.125, pytest.approx(0.125), 4)
     # Only c has two known grades.
     assert found["pass@2"].symbolic_correct == Estimate(1.0, None, 1)
 
@@ -238,3 +240,22 @@ def test_a_scorecard_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -
         summarize(folder)
     assert Scorecard.model_validate_json((folder / "kept").read_bytes()) == before
     assert not list(folder.glob(".*.tmp"))
+
+
+def test_only_mathematics_is_grouped_by_value(tmp_path: Path) -> None:
+    rows = [
+        Sample("a", i, answer, answer == "7") for i, answer in enumerate(["1/2", "0.5", "0.50", "7", "7"])
+    ]
+    settings = manifest(1, 5)
+    exact = settings.grading.model_copy(update={"grader": "exact"})
+    card = summarize(write(tmp_path, settings.model_copy(update={"grading": exact}), rows))
+    assert modes(card)["majority@5"].symbolic_correct == Estimate(1.0, None, 1)
+
+
+def test_a_scorecard_of_other_weights_is_not_taken_for_these(tmp_path: Path) -> None:
+    settings = manifest(1, 1)
+    summarize(write(tmp_path, settings, [Sample("a", 0, "7", True)]))
+    other = settings.checkpoint.model_copy(update={"digest": "other"})
+    settings.model_copy(update={"checkpoint": other}).save(tmp_path)
+    with pytest.raises(ResultsError, match="other settings"):
+        Scorecard.load(tmp_path)
