@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 _FOLDER = tempfile.mkdtemp(prefix="evalcore-tests-")
@@ -25,3 +26,5 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["AIRFLOW_HOME"] = os.path.join(_FOLDER, "airflow")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] = "1"
+# A shell's background job ignores Ctrl-C and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
