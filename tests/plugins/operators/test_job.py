@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import orjson
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -40,11 +39,6 @@ class TaskInstance(NamedTuple):
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value
-
-
-@pytest.fixture(autouse=True)
-def _outside_of_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import pytest
 import structlog.testing
 from airflow.sdk import DAG, BaseOperator
-from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from operators.plan import PlanOperator, config_from_params
@@ -33,11 +32,6 @@ class TaskInstance(NamedTuple):
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value
-
-
-@pytest.fixture(autouse=True)
-def _outside_of_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
 
 
 @pytest.fixture
