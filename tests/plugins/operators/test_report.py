@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore import jobs
@@ -34,11 +33,6 @@ class TaskInstance:
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
-
-
-@pytest.fixture(autouse=True)
-def _outside_of_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
 
 
 def task(task_id: str, state: str, map_index: int = -1) -> dict[str, Any]:
