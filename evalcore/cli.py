@@ -29,6 +29,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+Settings = Annotated[
+    str | None,
+    typer.Option(help="Refuse a folder that is not of these settings; the id is in `evalcore plan`."),
+]
 Folders = Annotated[
     list[Path], typer.Argument(help="Folders <results>/<run>/<checkpoint>/<benchmark>, or one above them.")
 ]
@@ -87,7 +91,7 @@ def _evaluation(stage: _Stage) -> Callable[..., None]:
                 suite,
                 overrides=overrides,
                 checkpoint=checkpoint,
-                benchmarks=",".join(map(str, parse_benchmarks(benchmarks))) if benchmarks else None,
+                benchmarks=None if benchmarks is None else _benchmarks(benchmarks),
                 results=results,
                 training_run=training_run,
                 step=step,
@@ -99,6 +103,13 @@ def _evaluation(stage: _Stage) -> Callable[..., None]:
         )
 
     return command
+
+
+def _benchmarks(given: str) -> str:
+    runs = parse_benchmarks(given)
+    if not runs:
+        raise ConfigError(f"--benchmarks {given!r} names none; expected something like gsm8k:4,aime24:64")
+    return ",".join(map(str, runs))
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -237,10 +248,24 @@ def generate(config: EvalConfig) -> None:
         "grade results/run/step-1500/gsm8k",
     )
 )
-def grade(folders: Folders) -> None:
+def grade(
+    folders: Folders,
+    settings: Settings = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes for answers that need algebra; default: one for each core.", min=1),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for one such answer. Over it a row is undecided and stays so, until `grades/` is deleted.",
+            min=0.1,
+        ),
+    ] = 5.0,
+) -> None:
     from evalcore.grade import grade
 
-    _each(folders, grade)
+    _each(folders, lambda folder: grade(folder, settings=settings, workers=workers, timeout=timeout))
 
 
 @app.command(
@@ -254,15 +279,16 @@ def judge(
     arguments: Annotated[list[str], typer.Argument(metavar="FOLDER... [judge.KEY=VALUE]...")],
     model: Annotated[str | None, typer.Option(help="The judge model.")] = None,
     address: Annotated[str | None, typer.Option(help="Where it is served: http://host:port/v1.")] = None,
+    settings: Settings = None,
 ) -> None:
     from evalcore.config import Judge
     from evalcore.judge import judge
 
     folders, overrides = _folders(arguments)
-    settings = section(Judge, "judge", overrides, model=model, address=address)
-    if not settings.model:
+    asked = section(Judge, "judge", overrides, model=model, address=address)
+    if not asked.model:
         raise ConfigError("no judge model; give --model")
-    _each(folders, lambda folder: judge(folder, settings))
+    _each(folders, lambda folder: judge(folder, asked, settings=settings))
 
 
 @app.command(
@@ -275,6 +301,7 @@ def judge(
 def summarize(
     folders: Folders,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables to paste into a report.")] = False,
+    settings: Settings = None,
 ) -> None:
     from evalcore import nemo_skills
     from evalcore.manifest import benchmark_folders
@@ -287,7 +314,10 @@ def summarize(
         is_theirs = nemo_skills.is_results(folder)
         for benchmark in [folder] if is_theirs else benchmark_folders(folder):
             try:
-                cards += nemo_skills.summarize(benchmark) if is_theirs else [summarize(benchmark)]
+                if is_theirs:
+                    cards += nemo_skills.summarize(benchmark)
+                else:
+                    cards.append(summarize(benchmark, settings=settings))
             except EvalError as error:
                 failures.append(str(error))
     typer.echo(as_markdown(cards) if markdown else as_text(cards), nl=False)
@@ -303,14 +333,23 @@ def summarize(
 )
 def track(
     arguments: Annotated[list[str], typer.Argument(metavar="FOLDER [wandb.KEY=VALUE]...")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BENCHMARK=ID", help="Leave out a benchmark that is not of these settings; see `plan`."
+        ),
+    ] = None,
 ) -> None:
     from evalcore.config import Wandb
     from evalcore.track import track
 
     folders, overrides = _folders(arguments)
-    settings = section(Wandb, "wandb", overrides)
+    wandb = section(Wandb, "wandb", overrides)
+    pairs = [pair.split("=", 1) for pair in settings or []]
+    if wrong := [pair for pair in pairs if len(pair) != 2]:
+        raise ConfigError(f"--settings {wrong[0][0]!r}: expected BENCHMARK=ID")
     for folder in folders:
-        typer.echo(f"{folder}: {track(folder, settings)}")
+        typer.echo(f"{folder}: {track(folder, wandb, dict(pairs))}")
 
 
 @_verb(
@@ -343,7 +382,8 @@ def _global_options(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line, this process's own by default.
 
-    An error the user can mend is one line on standard error and exit code 1.
+    An error the user can mend is one line on standard error and exit code 1, whatever names of files and
+    words of servers are in it.
     """
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
@@ -353,7 +393,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except (EvalError, OSError) as error:
-        print(f"evalcore: error: {error}", file=sys.stderr)
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+        print(f"evalcore: error: {line}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -34,12 +34,22 @@ from evalcore.checkpoints import Checkpoint, checkpoint_of
 from evalcore.client import Prompted, Reply, Request, UnansweredError, ask
 from evalcore.config import BenchmarkRun, EvalConfig, Sampling
 from evalcore.convert import convert
-from evalcore.errors import CheckpointError, ConfigError, EvalError, ServerError
-from evalcore.manifest import GENERATIONS, MANIFEST, BenchmarkInfo, Grading, Manifest, PromptInfo, ServerInfo
+from evalcore.errors import CheckpointError, ConfigError, EvalError, ResultsError, ServerError
+from evalcore.manifest import (
+    GENERATIONS,
+    MANIFEST,
+    BenchmarkInfo,
+    Grading,
+    Manifest,
+    PromptInfo,
+    ServerInfo,
+    settings_id,
+)
 from evalcore.prepare import prepare
 from evalcore.progress import Progress
 from evalcore.prompts import Prompt, load_prompt
 from evalcore.records import GREEDY, KeySet, PartWriter, Row, read_keys
+from evalcore.serving.args import answering_args
 from evalcore.serving.launch import Endpoint, serving
 
 log = logging.getLogger(__name__)
@@ -47,6 +57,7 @@ log = logging.getLogger(__name__)
 # A group's slots on the server stand idle from a short answer to the end of the longest one, the more
 # the larger it is; and what it saves, the prompt's prefill, is saved with the first few.
 _LARGEST_GROUP = 4
+_GO_ON = "all answers so far are kept, run the same command again to go on"
 
 
 class Generated(NamedTuple):
@@ -71,12 +82,13 @@ def generate(config: EvalConfig) -> list[Generated]:
 
     Raises:
         EvalError: after all that could be done was done; names each benchmark that failed and why.
+        CheckpointError: the checkpoint is missing, incomplete, or was overwritten meanwhile.
         ServerError: the server did not start, or died.
     """
     checkpoint = checkpoint_of(config)
     results: list[Generated] = []
     failures: list[str] = []
-    with _exit_on_sigterm(), ExitStack() as parts:
+    with _stopping_gently(), ExitStack() as parts:
         model = convert(checkpoint, config.convert_to, checkpoint.folder(config.results))
         works: list[_Work] = []
         for run in config.benchmarks:
@@ -88,6 +100,12 @@ def generate(config: EvalConfig) -> list[Generated]:
             log_file = waiting[0].folder / "server.log"
             try:
                 with serving(config.server, model, name=checkpoint.name, log_file=log_file) as endpoint:
+                    # The digest is older than what the server has read.
+                    if checkpoint_of(config) != checkpoint:
+                        raise CheckpointError(
+                            f"checkpoint {checkpoint.path}: overwritten while its server started; nothing was "
+                            "asked, run the same command again"
+                        )
                     for work in works:
                         try:
                             results.append(_generate(work, config, endpoint))
@@ -135,9 +153,11 @@ def _prepare(
     prompt = load_prompt(config.prompt or benchmark.prompt)
     prompt.messages(problems.problems[0].fields)  # does it have all its variables?
     sampling = Sampling.resolve(config.inference, benchmark.generation)
-    template = _chat_template(model, sampling, config.server.args) if model else None
+    server_args = answering_args(config.server.args)
+    template = _chat_template(model, sampling, server_args) if model else None
     folder = checkpoint.folder(config.results) / benchmark.name
     manifest = Manifest(
+        settings=settings_id(config, checkpoint, benchmark),
         checkpoint=checkpoint,
         converted_to=config.convert_to,
         benchmark=BenchmarkInfo(
@@ -150,6 +170,7 @@ def _prepare(
         ),
         prompt=PromptInfo(name=prompt.name, digest=prompt.digest),
         chat_template=template.digest if template else None,
+        server_args=server_args,
         sampling=sampling,
         samples=wanted.stop,
         greedy=GREEDY in wanted,
@@ -179,7 +200,9 @@ def _prepare(
     )
 
 
-def _chat_template(model: Path, sampling: Sampling, server_args: tuple[str, ...]) -> ChatTemplate | None:
+def _chat_template(
+    model: Path, sampling: Sampling, server_args: tuple[tuple[str, ...], ...]
+) -> ChatTemplate | None:
     """The checkpoint's chat template, None for a base model that is asked with plain text."""
     settings = model / "tokenizer_config.json"
     has_template = (model / "chat_template.jinja").is_file() or (
@@ -187,7 +210,7 @@ def _chat_template(model: Path, sampling: Sampling, server_args: tuple[str, ...]
     )
     if has_template:
         return ChatTemplate.load(model)
-    if sampling.endpoint == "chat" and not any(arg.startswith("--chat-template") for arg in server_args):
+    if sampling.endpoint == "chat" and not any(name == "--chat-template" for name, *_ in server_args):
         raise ConfigError(
             f"checkpoint {model} has no chat template; for a base model set inference.endpoint=completions"
         )
@@ -215,7 +238,11 @@ def _with_what_was_known(manifest: Manifest, folder: Path) -> Manifest:
     """
     if not (folder / MANIFEST).exists():
         return manifest
-    old = Manifest.load(folder)
+    try:
+        old = Manifest.load(folder)
+    except ResultsError as error:
+        log.warning("%s", error)
+        return manifest
     if old.generation_id != manifest.generation_id:
         return manifest
     judging = old.judging if old.grading_id == manifest.grading_id else None
@@ -351,14 +378,25 @@ def _rows(reply: Reply) -> list[Row]:
 
 
 @contextmanager
+def _stopping_gently() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, as Ctrl-C does, so that the server and the files are closed."""
+    try:
+        with _exit_on_sigterm():
+            yield
+    except KeyboardInterrupt:
+        log.warning("stopped by Ctrl-C; %s", _GO_ON)
+        raise
+
+
+@contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that the server and the files are closed, instead of ending at once."""
+    """SIGTERM raises SystemExit here, where it would end the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers, and whoever owns it decides
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        log.warning("stopped by SIGTERM; all answers so far are kept, run the same command again to go on")
+        log.warning("stopped by SIGTERM; %s", _GO_ON)
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)

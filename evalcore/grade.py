@@ -40,21 +40,28 @@ class GradeSummary(NamedTuple):
     undecided: int
 
 
-def grade(folder: Path, *, workers: int | None = None, timeout: float = DEFAULT_TIMEOUT) -> GradeSummary:
+def grade(
+    folder: Path,
+    *,
+    settings: str | None = None,
+    workers: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> GradeSummary:
     """Grade the rows of a benchmark folder that are not graded yet; rows already graded are kept.
 
     A folder graded by another version of the graders is graded anew, into another part.
 
     Args:
         folder: holds ``manifest.json`` and ``generations/``.
+        settings: id of the evaluation that the folder must be of (``manifest.settings_id``); None: any.
         workers: processes for the answers that need algebra; None: one for each core.
-        timeout: seconds for one of them; over it the row is undecided.
+        timeout: seconds for one of them; over it the row is undecided, and stays so.
 
     Raises:
-        ResultsError: no generations, or the folder cannot be written.
+        ResultsError: no generations, other settings, or the folder cannot be written.
         ConfigError: the manifest names a grader or an option that does not exist.
     """
-    manifest = Manifest.load(folder)
+    manifest = Manifest.load(folder, settings)
     grader = grading.check_options(manifest.grading.grader, manifest.grading.options)
     if manifest.grading.version != grading.VERSION:
         renewed = manifest.grading.model_copy(update={"version": grading.VERSION})
@@ -101,7 +108,10 @@ def _found(row: Row, grader: Grader, options: Options) -> _Found:
     problem_id, sample = key_of(row)
     if error := row.get("error"):
         return _Found(problem_id, sample, None, f"no generation: {error}")
-    answer, reason = grader.extract(row["generation"], options)
+    generation = row.get("generation")
+    if not isinstance(generation, str):
+        return _Found(problem_id, sample, None, "no generation")
+    answer, reason = grader.extract(generation, options)
     pair = None if answer is None else (answer, str(row["expected_answer"]))
     return _Found(problem_id, sample, pair, reason)
 

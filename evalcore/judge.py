@@ -55,24 +55,25 @@ class JudgeSummary(NamedTuple):
     unparsable: int
 
 
-def judge(folder: Path, judge: config.Judge) -> JudgeSummary:
+def judge(folder: Path, judge: config.Judge, *, settings: str | None = None) -> JudgeSummary:
     """Judge the graded rows of a benchmark folder that are not judged yet.
 
     Args:
         folder: holds ``manifest.json``, ``generations/`` and ``grades/``.
         judge: the model, its address, prompt and sampling; a key comes from the environment variable
             ``judge.api_key_env``.
+        settings: id of the evaluation that the folder must be of (``manifest.settings_id``); None: any.
 
     Raises:
         ConfigError: no judge model, or an unknown prompt.
-        ResultsError: nothing graded yet, or the folder cannot be written.
+        ResultsError: nothing graded yet, other settings, or the folder cannot be written.
         ServerError: the judge is dead, refuses every question, or left some unanswered after all
             retries; what it answered is kept, and the next call asks for the rest.
     """
     if not judge.model:
         raise ConfigError("no judge model; set judge.model=<name> and judge.address=http://host:port/v1")
     prompt = load_prompt(judge.prompt)
-    manifest = Manifest.load(folder)
+    manifest = Manifest.load(folder, settings)
     grades = manifest.grading_id
     num_graded = len(read_keys(folder / GRADES, grades))
     if not num_graded:

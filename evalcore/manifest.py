@@ -12,6 +12,10 @@ Layout of a folder (see ``records`` for its parts)::
 A stage's id is the hash of what decides its rows, including the stage before it. Other settings give
 other ids and so other parts: rows of two settings are never mixed or resumed into one another, and
 going back to the first settings finds its rows still there.
+
+A folder has one manifest, that of the last evaluation that began to generate. So that another one, planned
+with other settings, does not take those rows for its own, it knows its ``settings_id``: what of the ids
+can be told before anything is fetched or asked. ``plan`` hands it to every later stage.
 """
 
 from __future__ import annotations
@@ -24,10 +28,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalcore import __version__
+from evalcore.benchmarks import Benchmark
 from evalcore.checkpoints import Checkpoint
-from evalcore.config import Sampling
+from evalcore.config import EvalConfig, Sampling
 from evalcore.errors import ResultsError
+from evalcore.prompts import load_prompt
 from evalcore.records import write_file
+from evalcore.serving.args import answering_args
 
 GENERATIONS = "generations"
 GRADES = "grades"
@@ -80,15 +87,22 @@ class Judging(_Part):
 
 
 class Manifest(BaseModel):
-    """The contents of ``manifest.json``. chat_template: digest, or None where the server applies its own."""
+    """The contents of ``manifest.json``.
+
+    settings: ``settings_id`` of the evaluation that wrote it; no part of the other ids.
+    chat_template: digest, or None where the server applies its own.
+    server_args: those that decide answers; see ``serving.args``.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    settings: str
     checkpoint: Checkpoint
     converted_to: str = "hf"
     benchmark: BenchmarkInfo
     prompt: PromptInfo
     chat_template: str | None
+    server_args: tuple[tuple[str, ...], ...] = ()
     sampling: Sampling
     samples: int
     greedy: bool
@@ -116,24 +130,76 @@ class Manifest(BaseModel):
         return _hash(self.converted_to, *self._what_is_asked(), self.grading, self.judging)
 
     def _what_is_asked(self) -> list[Any]:
-        return [self.benchmark.digest, self.prompt.digest, self.chat_template, self.sampling]
+        prompt = [self.prompt.digest, self.chat_template]
+        return [self.benchmark.digest, *prompt, self.server_args, self.sampling]
 
     def save(self, folder: Path) -> None:
         content = {**self.model_dump(), "fingerprint": self.fingerprint}
         write_file(folder / MANIFEST, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        """Read a folder's manifest; ResultsError if it is missing or unreadable."""
+    def load(cls, folder: Path, settings: str | None = None) -> Manifest:
+        """Read a folder's manifest.
+
+        Raises:
+            ResultsError: it is missing, unreadable, or not of ``settings``, where these are given.
+        """
         file = folder / MANIFEST
         try:
             content = orjson.loads(file.read_bytes())
-            content.pop("fingerprint", None)
-            return cls.model_validate(content)
+            if not isinstance(content, dict):
+                raise ValueError("not a JSON object")
+            manifest = cls.model_validate({k: v for k, v in content.items() if k != "fingerprint"})
         except FileNotFoundError:
             raise ResultsError(f"{folder}: no {MANIFEST}; run `evalcore generate` first") from None
-        except (OSError, orjson.JSONDecodeError, ValidationError, AttributeError, TypeError) as error:
-            raise ResultsError(f"{file}: unreadable ({str(error).splitlines()[0]})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            version = content.get("evalcore", "of unknown version")
+            raise _unreadable(file, f"{wrong}; written by evalcore {version}") from error
+        except (OSError, ValueError) as error:
+            raise _unreadable(file, str(error)) from error
+        if settings not in (None, manifest.settings):
+            raise ResultsError(
+                f"{folder}: holds another evaluation now (temperature {manifest.sampling.temperature:g}, prompt "
+                f"{manifest.prompt.name}, {manifest.benchmark.num_problems:,} problems, settings "
+                f"{manifest.settings}; wanted: {settings}): one with other settings has generated since, or "
+                "checkpoint, prompt or benchmark changed; when it is done, run this one again from generate on"
+            )
+        return manifest
+
+
+def settings_id(config: EvalConfig, checkpoint: Checkpoint, benchmark: Benchmark) -> str:
+    """What an evaluation asks of one benchmark, as far as its plan can tell: 12 hex digits.
+
+    Of all that goes into the ids, but for what only ``generate`` finds out, such as the problems' digest, and
+    the graders' version, which ``grade`` renews. The same for any number of samples, with or without greedy
+    answers: all of them are rows of one id.
+
+    Raises:
+        ConfigError: an unknown prompt.
+    """
+    shaping = benchmark.model_dump(
+        exclude={"description", "split", "prompt", "samples", "generation", "metrics", "judge"}
+    )
+    for source in shaping["source"]:
+        # The same benchmark in another place, on a cluster's node for instance, is the same.
+        source["path"] = source["path"] and Path(source["path"]).name
+    judge, judging = config.judge, None
+    if judge.model:
+        prompt = load_prompt(judge.prompt).digest
+        judging = [judge.model, prompt, judge.temperature, judge.tokens_to_generate]
+    return _hash(
+        checkpoint.digest,
+        config.convert_to,
+        shaping,
+        config.split or benchmark.split,
+        config.max_problems,
+        load_prompt(config.prompt or benchmark.prompt).digest,
+        Sampling.resolve(config.inference, benchmark.generation),
+        answering_args(config.server.args),
+        judging,
+    )
 
 
 def benchmark_folders(folder: Path) -> list[Path]:
@@ -145,6 +211,12 @@ def benchmark_folders(folder: Path) -> list[Path]:
         if found := sorted(file.parent for file in folder.glob(f"{depth}{MANIFEST}")):
             return found
     return [folder]
+
+
+def _unreadable(file: Path, why: str) -> ResultsError:
+    return ResultsError(
+        f"{file}: unreadable ({why}); `evalcore generate` writes a new one, and the rows are kept"
+    )
 
 
 def _hash(*parts: Any) -> str:

@@ -1,10 +1,13 @@
 """plan: the commands that make up one evaluation, each of which can be run by hand or by any backend.
 
 >>> print(plan(load_config("tiny", checkpoint="ckpt/step-1500")).render())
-evalcore convert checkpoint=/data/ckpt/step-1500 benchmarks=tiny-arithmetic:8
-evalcore generate checkpoint=/data/ckpt/step-1500 benchmarks=tiny-arithmetic:8
-evalcore grade results/ckpt/step-1500/tiny-arithmetic
+evalcore convert checkpoint=/data/ckpt/step-1500 benchmarks=tiny-arithmetic:8 results=/data/results
+evalcore generate checkpoint=/data/ckpt/step-1500 benchmarks=tiny-arithmetic:8 results=/data/results
+evalcore grade /data/results/ckpt/step-1500/tiny-arithmetic --settings 5d0e6a3f91b2
 …
+
+The stages after generate carry the id of this evaluation's settings, and refuse a folder in which another
+evaluation has generated since.
 
 This is the dry run too: what is wrong with a request is found here, before a job starts, unless only the
 server or the hub can tell.
@@ -23,6 +26,7 @@ from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
 from evalcore.errors import BenchmarkError, ConfigError
 from evalcore.grading import check_options
+from evalcore.manifest import settings_id
 from evalcore.prepare import prepare
 from evalcore.prompts import load_prompt
 
@@ -31,10 +35,14 @@ Command = list[str]
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """The commands that follow a benchmark's generations. judge None: no judge model is configured."""
+    """The commands that follow a benchmark's generations. judge None: no judge model is configured.
+
+    settings: the ``settings_id`` by which they, and who reads the scorecard, know what is this evaluation's.
+    """
 
     name: str
     folder: str
+    settings: str
     grade: Command
     judge: Command | None
     summarize: Command
@@ -95,25 +103,27 @@ def plan(config: EvalConfig) -> Plan:
             with suppress(BenchmarkError):
                 prompt.messages(prepare(benchmark, split=config.split).problems[0].fields)
         results = str(folder / benchmark.name)
+        settings = settings_id(config, checkpoint, benchmark)
+        its_own = [results, "--settings", settings]
         judge = [f"judge.{o}" for o in config.judge.to_overrides()] if config.judge.model else []
         benchmarks.append(
             BenchmarkPlan(
                 name=benchmark.name,
                 folder=results,
-                grade=["evalcore", "grade", results],
-                judge=["evalcore", "judge", results, *judge] if judge else None,
-                summarize=["evalcore", "summarize", results],
+                settings=settings,
+                grade=["evalcore", "grade", *its_own],
+                judge=["evalcore", "judge", *its_own, *judge] if judge else None,
+                summarize=["evalcore", "summarize", *its_own],
             )
         )
-    if config.judge.model:
-        load_prompt(config.judge.prompt)
     wandb = [f"wandb.{o}" for o in config.wandb.to_overrides()]
+    ours = [argument for b in benchmarks for argument in ("--settings", f"{b.name}={b.settings}")]
     return Plan(
         folder=str(folder),
         convert=["evalcore", "convert", *config.to_overrides()],
         generate=[["evalcore", "generate", *part.to_overrides()] for part in _jobs(config)],
         benchmarks=benchmarks,
-        track=None if config.wandb.mode == "disabled" else ["evalcore", "track", str(folder), *wandb],
+        track=None if config.wandb.mode == "disabled" else ["evalcore", "track", str(folder), *wandb, *ours],
     )
 
 
@@ -126,11 +136,21 @@ def _jobs(config: EvalConfig) -> list[EvalConfig]:
 
 def _with_absolute_paths(config: EvalConfig) -> EvalConfig:
     def absolute(path: str) -> str:
-        return str(Path(path).expanduser().absolute())
+        try:
+            return str(Path(path).expanduser().absolute())
+        except RuntimeError:
+            raise ConfigError(f"path {path}: there is no such user's home; write the whole path") from None
 
-    update: dict[str, object] = {"results": absolute(config.results)}
-    if config.prompt and config.prompt.endswith((".yaml", ".yml")):
-        update["prompt"] = absolute(config.prompt)
-    if config.checkpoint:
-        update["checkpoint"] = absolute(config.checkpoint)
-    return config.model_copy(update=update)
+    def absolute_yaml(name: str) -> str:
+        return absolute(name) if name.endswith((".yaml", ".yml")) else name
+
+    runs = config.benchmarks
+    return config.model_copy(
+        update={
+            "checkpoint": config.checkpoint and absolute(config.checkpoint),
+            "results": absolute(config.results),
+            "prompt": config.prompt and absolute_yaml(config.prompt),
+            "benchmarks": tuple(r.model_copy(update={"name": absolute_yaml(r.name)}) for r in runs),
+            "judge": config.judge.model_copy(update={"prompt": absolute_yaml(config.judge.prompt)}),
+        }
+    )

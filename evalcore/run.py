@@ -58,7 +58,7 @@ def run(config: EvalConfig) -> Evaluated:
     tracked = None
     if planned.track and scorecards:
         try:
-            tracked = track(folder, config.wandb)
+            tracked = track(folder, config.wandb, {b.name: b.settings for b in planned.benchmarks})
         except EvalError as error:
             failures.append(str(error))
     return Evaluated(folder, scorecards, tracked, failures)
@@ -66,7 +66,7 @@ def run(config: EvalConfig) -> Evaluated:
 
 def _score(benchmark: BenchmarkPlan, config: EvalConfig) -> Scorecard:
     folder = Path(benchmark.folder)
-    grade(folder)
+    grade(folder, settings=benchmark.settings)
     if benchmark.judge:
-        judge(folder, config.judge)
-    return summarize(folder)
+        judge(folder, config.judge, settings=benchmark.settings)
+    return summarize(folder, settings=benchmark.settings)

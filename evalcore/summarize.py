@@ -80,13 +80,14 @@ class Subset(_Record):
 class Scorecard(_Record):
     """The contents of ``scorecard.json``. subsets: the whole benchmark first.
 
-    checkpoint and fingerprint None: results that were not made here (``nemo_skills``).
+    checkpoint, settings and fingerprint None: results that were not made here (``nemo_skills``).
     needs_judge: without a judge its numbers are too low. complete: every sample that was asked for is there,
     graded, and judged if the benchmark is.
     """
 
     benchmark: str
     checkpoint: Checkpoint | None
+    settings: str | None
     fingerprint: str | None
     samples: int
     greedy: bool
@@ -96,8 +97,13 @@ class Scorecard(_Record):
     subsets: tuple[Subset, ...]
 
     @classmethod
-    def load(cls, folder: Path) -> Scorecard:
-        """Read a folder's scorecard; ResultsError if it is missing, unreadable or of other settings."""
+    def load(cls, folder: Path, settings: str | None = None) -> Scorecard:
+        """Read a folder's scorecard.
+
+        Raises:
+            ResultsError: it is missing, unreadable, or not of ``settings``; where these are not given, not of
+                the manifest's.
+        """
         file = folder / SCORECARD
         try:
             card = cls.model_validate_json(file.read_bytes())
@@ -105,6 +111,13 @@ class Scorecard(_Record):
             raise ResultsError(f"{folder}: no {SCORECARD}; run `evalcore summarize {folder}` first") from None
         except (OSError, ValidationError) as error:
             raise ResultsError(f"{file}: unreadable ({str(error).splitlines()[0]})") from error
+        if settings is not None:
+            if card.settings != settings:
+                raise ResultsError(
+                    f"{file}: written by another evaluation, with settings {card.settings} (wanted: {settings}); "
+                    "when that one is done, run this one again from generate on"
+                )
+            return card
         manifest = Manifest.load(folder)
         weights = card.checkpoint.digest if card.checkpoint else None
         if (weights, card.fingerprint) != (manifest.checkpoint.digest, manifest.fingerprint):
@@ -115,13 +128,15 @@ class Scorecard(_Record):
         return card
 
 
-def summarize(folder: Path) -> Scorecard:
+def summarize(folder: Path, *, settings: str | None = None) -> Scorecard:
     """Read a benchmark folder, write its ``scorecard.json`` whole or not at all, and return it.
 
+    settings: id of the evaluation that the folder must be of (``manifest.settings_id``); None: any.
+
     Raises:
-        ResultsError: no manifest, no generations or no grades; the message names the stage to run.
+        ResultsError: no manifest, other settings, no generations or no grades; names the stage to run.
     """
-    manifest = Manifest.load(folder)
+    manifest = Manifest.load(folder, settings)
     tallies = _read(folder, manifest)
     if not tallies:
         raise ResultsError(f"{folder}: no generations under its manifest's settings; run `evalcore generate`")
@@ -139,6 +154,7 @@ def summarize(folder: Path) -> Scorecard:
         metrics=manifest.benchmark.metrics,
         expected=expected,
         checkpoint=manifest.checkpoint,
+        settings=manifest.settings,
         fingerprint=manifest.fingerprint,
     )
     write_file(folder / SCORECARD, orjson.dumps(card.model_dump(), option=orjson.OPT_INDENT_2))
@@ -185,6 +201,7 @@ def score(
     metrics: Sequence[str] = ("majority", "pass"),
     expected: int | None = None,
     checkpoint: Checkpoint | None = None,
+    settings: str | None = None,
     fingerprint: str | None = None,
 ) -> Scorecard:
     """The scorecard of all problems, and of each subset if there is one, in the order they first appear."""
@@ -202,6 +219,7 @@ def score(
     return Scorecard(
         benchmark=benchmark,
         checkpoint=checkpoint,
+        settings=settings,
         fingerprint=fingerprint,
         samples=samples,
         greedy=greedy,

@@ -47,6 +47,7 @@ def manifest(
 ) -> Manifest:
     prompt = PromptInfo(name="generic/math", digest="p")
     return Manifest(
+        settings="5e771265",
         checkpoint=checkpoint,
         benchmark=BenchmarkInfo(
             name=name,

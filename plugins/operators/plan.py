@@ -13,7 +13,7 @@ from airflow.providers.standard.utils.skipmixin import SkipMixin
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from evalcore.errors import EvalError
+from evalcore.errors import ConfigError, EvalError
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -25,8 +25,9 @@ class PlanOperator(BaseOperator, SkipMixin):
     """Returns one ``{name, folder, grade, judge, summarize}`` for each benchmark; the rest are XComs by name.
 
     ``convert`` and ``track`` are commands (``track`` empty: W&B is disabled), ``generate`` is a list of
-    ``{argv, subject}``, ``jobs_folder`` is a path. With the param ``dry_run`` the commands
-    are printed and everything downstream is skipped. Of a plan that failed there is only ``error``.
+    ``{argv, subject}``, ``settings`` has the id of each benchmark's settings, ``jobs_folder`` is a path. With
+    the param ``dry_run`` the commands are printed and everything downstream is skipped. Of a plan that failed
+    there is only ``error``.
     """
 
     # So that Airflow keeps tasks skipped when they are cleared alone.
@@ -38,6 +39,7 @@ class PlanOperator(BaseOperator, SkipMixin):
 
         ti, params = context["ti"], context["params"]
         try:
+            _check_known(context["dag_run"].conf or {}, self.dag.params)
             config = config_from_params(params)
             planned = plan(config)
         except EvalError as error:
@@ -51,6 +53,7 @@ class PlanOperator(BaseOperator, SkipMixin):
         ti.xcom_push("convert", planned.convert)
         ti.xcom_push("generate", [{"argv": argv, "subject": _subject(argv)} for argv in planned.generate])
         ti.xcom_push("track", planned.track or [])
+        ti.xcom_push("settings", {b.name: b.settings for b in planned.benchmarks})
         ti.xcom_push("jobs_folder", str(Path(config.results).expanduser().absolute() / ".jobs"))
         return [
             {
@@ -62,6 +65,14 @@ class PlanOperator(BaseOperator, SkipMixin):
             }
             for b in planned.benchmarks
         ]
+
+
+def _check_known(conf: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    # Airflow takes any key, and a misspelt one would leave a setting at its default without a word.
+    if unknown := sorted(set(conf) - set(params)):
+        raise ConfigError(
+            f"unknown param {', '.join(map(repr, unknown))}; valid: {', '.join(sorted(params))}"
+        )
 
 
 def config_from_params(params: Mapping[str, Any]) -> EvalConfig:

@@ -15,6 +15,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore import jobs
+from evalcore.errors import ResultsError
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -50,11 +51,14 @@ class ReportOperator(BaseOperator):
         self.scored_by = scored_by
 
     def execute(self, context: Context) -> None:
+        from evalcore.report import as_text
+        from evalcore.summarize import Scorecard
+
         ti = context["ti"]
         finished = list(ti.get_task_breadcrumbs(ti.dag_id, ti.run_id))
         planned = {
             key: ti.xcom_pull(task_ids=self.plan_task_id, key=key)
-            for key in ("return_value", "generate", "jobs_folder", "error")
+            for key in ("return_value", "generate", "settings", "jobs_folder", "error")
         }
         failures = [
             Failure(task, _subject(planned, task, index), self._reason(planned, ti, task, index))
@@ -63,7 +67,14 @@ class ReportOperator(BaseOperator):
         done = {
             t["map_index"] for t in finished if t["task_id"] == self.scored_by and t["state"] == "success"
         }
-        for line in _tables([b["folder"] for i, b in enumerate(planned["return_value"] or []) if i in done]):
+        cards = []
+        for benchmark in (b for i, b in enumerate(planned["return_value"] or []) if i in done):
+            name = benchmark["name"]
+            try:
+                cards.append(Scorecard.load(Path(benchmark["folder"]), planned["settings"][name]))
+            except ResultsError as error:
+                failures.append(Failure(self.task_id, name, str(error)))
+        for line in as_text(cards).splitlines():
             self.log.info("%s", line)
         ti.xcom_push("failures", list(map(str, failures)))
         for failure in failures:
@@ -82,13 +93,6 @@ class ReportOperator(BaseOperator):
         if job is None or jobs.status(job).state is jobs.State.SUCCEEDED:
             return "see the log of this task"
         return jobs.reason(job)
-
-
-def _tables(folders: list[str]) -> list[str]:
-    from evalcore.report import as_text
-    from evalcore.summarize import Scorecard
-
-    return as_text([Scorecard.load(Path(folder)) for folder in folders]).splitlines()
 
 
 def _failed(finished: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:

@@ -15,8 +15,12 @@ from pathlib import Path
 import pytest
 
 from evalcore import cli
-from evalcore.records import read_part
+from evalcore.grading.pool import DEFAULT_TIMEOUT
+from evalcore.manifest import GENERATIONS
+from evalcore.records import PartWriter, read_part
 from evalcore.serving.embedded import running
+from evalcore.summarize import summarize
+from synthetic_results import Sample, manifest, write
 from tiny_folder import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +124,8 @@ def test_a_checkpoint_that_is_not_whole(refused: Refused, tmp_path: Path, harm, 
         (["-c", "tiny", "--server-type", "tgi"], r"server.type: .*'embedded', 'vllm'"),
         (["-c", "tiny", "elsewhere"], r"one checkpoint, please, not 2"),
         ([], r"benchmarks: "),
+        (["-b", ""], r"--benchmarks '' names none; expected something like gsm8k:4"),
+        (["-c", "tiny", "-b", " , "], r"--benchmarks ' , ' names none"),
     ],
 )
 def test_a_wrong_request(refused: Refused, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -170,8 +176,42 @@ def test_a_server_that_dies_half_way_loses_nothing(refused: Refused, tmp_path: P
     assert 0 < kept.count(b"\n") < 240
 
 
-def test_results_on_a_full_disk(refused: Refused, tmp_path: Path) -> None:
-    # What cannot be written at all is the same to a user as a disk that is full (see test_records).
+def test_an_error_is_one_line_whatever_is_in_it(refused: Refused, tmp_path: Path) -> None:
+    error = refused("plan", f"{tmp_path}/a\nb\x1b[2J\rc\u2028\u202eé", "-c", "tiny")
+    assert error.endswith(r"/a\nb\x1b[2J\rc\u2028\u202eé: no such folder")
+
+
+@pytest.mark.parametrize("verb", ["grade", "judge", "summarize"])
+def test_a_planned_stage_refuses_what_another_evaluation_has_generated(
+    refused: Refused, tmp_path: Path, verb: str
+) -> None:
+    folder = write(tmp_path / "toy", manifest(1, 1), [Sample("a", 0, "1", True)])
+    more = ["--model", "m"] if verb == "judge" else []
+    error = refused(verb, folder, *more, "--settings", "0123456789ab")
+    assert f"{folder}: holds another evaluation now" in error
+
+
+def test_track_leaves_out_what_another_evaluation_wrote(refused: Refused, tmp_path: Path) -> None:
+    summarize(write(tmp_path / "toy", manifest(1, 1), [Sample("a", 0, "1", True)]))
+    assert "no scorecard.json" in refused("track", tmp_path, "--settings", "toy=0123456789ab")
+    assert "expected BENCHMARK=ID" in refused("track", tmp_path, "--settings", "toy")
+
+
+def test_workers_and_timeout_of_grade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path, manifest(1, 1), [])
+    with PartWriter(folder / GENERATIONS, f"{manifest(1, 1).generation_id}-0") as part:
+        row = {"problem_id": "a", "sample": 0, "expected_answer": "1", "generation": r"\boxed{9^{9^{9}}+x}"}
+        part.write(row)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["grade", str(folder), "--workers", "1", "--timeout", "0.1"])
+    assert exit_.value.code == 0
+    assert "undecided=1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["grade", "--help"])
+    assert f"[default: {DEFAULT_TIMEOUT}]" in capsys.readouterr().out
+
+
+def test_a_results_folder_that_cannot_be_written(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where the folder should be")
     error = refused("generate", CHECKPOINT, "-c", "tiny", "-o", tmp_path / "results")
     assert "cannot write" in error

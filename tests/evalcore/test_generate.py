@@ -355,7 +355,10 @@ def test_killed_at_random_points(server: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_stops_the_server_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_signal_stops_the_server_and_says_how_to_go_on(number: int, name: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path, "server.args=[--faults,'delay:seconds=0.2']"), stderr=subprocess.PIPE, text=True
     )
@@ -365,11 +368,11 @@ def test_sigterm_stops_the_server_and_says_how_to_go_on(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     servers = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, said = process.communicate(timeout=30)
 
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "run the same command again to go on" in said
+    assert process.returncode == 128 + number
+    assert f"stopped by {name}; all answers so far are kept, run the same command again to go on" in said
     assert "Traceback" not in said
     assert len(servers) == 2
     assert not any(server.is_running() for server in servers)

@@ -48,6 +48,7 @@ def test_every_response_gets_its_verdict_and_reason(tmp_path: Path) -> None:
             {"sample": 4, "generation": "", "error": "400 context overflow"},
             {"sample": 5, "generation": r"\boxed{9^{9^{9}}+x}"},
             {"sample": 6, "generation": rf"\boxed{{{'1+' * 800}1}}"},
+            {"sample": 7},
         ],
     )
     summary = grade(folder, workers=1, timeout=1.0)
@@ -60,8 +61,16 @@ def test_every_response_gets_its_verdict_and_reason(tmp_path: Path) -> None:
         4: (None, False, "no generation: 400 context overflow"),
         5: ("9^{9^{9}}+x", None, "timeout"),
         6: ("1+" * 800 + "1", None, "too long (1601 characters)"),
+        7: (None, False, "no generation"),
     }
-    assert summary == GradeSummary(rows=8, new=8, correct=2, no_answer=3, undecided=2)
+    assert summary == GradeSummary(rows=9, new=9, correct=2, no_answer=4, undecided=2)
+
+
+def test_the_timeout_is_the_callers(tmp_path: Path) -> None:
+    # Reading one as mathematics takes some milliseconds.
+    folder = made(tmp_path, [{"generation": r"\boxed{2\sqrt{4}}"}])
+    grade(folder, workers=1, timeout=0.0001)
+    assert verdicts(folder) == {0: (r"2\sqrt{4}", None, "timeout")}
 
 
 def test_rows_keep_the_order_of_the_generations(tmp_path: Path) -> None:
@@ -96,13 +105,14 @@ def test_killed_at_any_byte_it_goes_on(tmp_path: Path) -> None:
 def test_another_version_of_the_graders_grades_anew_and_keeps_the_old_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = made(tmp_path, [{"generation": r"\boxed{4}"}])
+    folder = made(tmp_path, [{"generation": r"\boxed{4}"}], manifest(2, 8, judged=True))
     grade(folder)
     old = Manifest.load(folder)
+    assert old.judging
     monkeypatch.setattr(grading, "VERSION", "another")
     assert grade(folder).new == 1
     new = Manifest.load(folder)
-    assert new.grading.version == "another"
+    assert (new.grading.version, new.judging) == ("another", None)
     assert new.grading_id != old.grading_id
     assert len(list((folder / GRADES).iterdir())) == 2
     assert new.generation_id == old.generation_id

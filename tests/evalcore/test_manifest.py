@@ -14,6 +14,7 @@ from evalcore.manifest import BenchmarkInfo, Grading, Judging, Manifest, PromptI
 
 PROMPT = PromptInfo(name="generic/math", digest="p1")
 MANIFEST = Manifest(
+    settings="s1",
     checkpoint=Checkpoint(path="/ckpt", run="run", name="step-1", step=1, digest="c1"),
     benchmark=BenchmarkInfo(
         name="gsm8k",
@@ -25,6 +26,7 @@ MANIFEST = Manifest(
     ),
     prompt=PROMPT,
     chat_template="t1",
+    server_args=(("--quantization", "fp8"),),
     sampling=Sampling(),
     samples=4,
     greedy=True,
@@ -57,6 +59,7 @@ def ids(manifest: Manifest) -> tuple[str | None, ...]:
         ("prompt.digest", "p2", (True, True, True, True)),
         ("chat_template", "t2", (True, True, True, True)),
         ("converted_to", "hf:bfloat16", (True, True, True, True)),
+        ("server_args", [], (True, True, True, True)),
         ("sampling.temperature", 0.6, (True, True, True, True)),
         ("sampling.stop", ["\n"], (True, True, True, True)),
         ("grading.version", "2", (False, True, True, True)),
@@ -67,6 +70,7 @@ def ids(manifest: Manifest) -> tuple[str | None, ...]:
         ("checkpoint.path", "/elsewhere", (False, False, False, False)),
         ("checkpoint.step", 2, (False, False, False, False)),
         ("server.version", "0.34", (False, False, False, False)),
+        ("settings", "s2", (False, False, False, False)),
         ("samples", 8, (False, False, False, False)),
         ("evalcore", "9", (False, False, False, False)),
     ],

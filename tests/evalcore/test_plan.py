@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,76 @@ def test_one_server_job_per_benchmark_unless_told_otherwise(tmp_path: Path) -> N
 def test_the_commands_do_not_depend_on_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absolute = planned(tmp_path)
+    write_checkpoint(tmp_path / "run" / "step-1")
+    shutil.copy(include.find("benchmarks", "gsm8k"), tmp_path)
+    for name in ("prompt.yaml", "judge.yaml"):
+        (tmp_path / name).write_text("user: '{problem}'\n")
+
+    def from_(root: str) -> Plan:
+        return plan(
+            load_config(
+                checkpoint=f"{root}run/step-1",
+                results=f"{root}results",
+                benchmarks=f"{root}gsm8k.yaml:4,hle:0",
+                prompt=f"{root}prompt.yaml",
+                judge={"model": "j", "prompt": f"{root}judge.yaml"},
+            )
+        )
+
     monkeypatch.chdir(tmp_path)
-    relative = plan(
-        load_config(checkpoint="run/step-1", results="results", benchmarks="gsm8k:4,aime24:64,hle:0")
-    )
-    assert relative == absolute
+    relative = from_("")
+    assert relative == from_(f"{tmp_path}/")
+    arguments = [argument for command in relative.commands() for argument in command]
+    assert not [a for a in arguments if "yaml" in a and str(tmp_path) not in a]
+
+
+def test_nobodys_home(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="path ~nobody-of-that-name/c: there is no such user's home"):
+        plan(load_config(checkpoint="~nobody-of-that-name/c", benchmarks="hle:0"))
+
+
+def test_settings_are_of_what_decides_answers_and_grades(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
+    file = tmp_path / "benchmarks" / "mine.yaml"
+    yaml = "name: mine\nsource: {hub: a/b}\nsplit: test\nsamples: 4\n"
+    file.write_text(yaml)
+
+    def settings(**options: Any) -> str:
+        options.setdefault("benchmarks", "mine:4")
+        return planned(tmp_path, **options).benchmarks[0].settings
+
+    plain = settings()
+    assert len(plain) == 12
+    same: list[dict[str, Any]] = [
+        {"benchmarks": "mine:8"},
+        {"benchmarks": "mine", "skip_greedy": True},
+        {"split": "test", "prompt": "generic/math"},
+        {"server": {"type": "vllm", "gpus": 2, "args": ["--max-num-seqs=8"]}, "num_jobs": 1},
+        {"judge": {"tokens_to_generate": 9}, "wandb": {"mode": "disabled"}, "client": {"concurrency": 1}},
+    ]
+    assert [settings(**options) for options in same] == [plain] * len(same)
+    other: list[dict[str, Any]] = [
+        {"inference": {"temperature": 1.0}},
+        {"convert_to": "hf:float16"},
+        {"split": "train"},
+        {"max_problems": 3},
+        {"prompt": "tiny/arithmetic"},
+        {"server": {"args": ["--max-model-len=64"]}},
+        {"judge": {"model": "j"}},
+        {"judge": {"model": "j", "tokens_to_generate": 9}},
+    ]
+    found = {plain, *(settings(**options) for options in other)}
+    for change in ("grader: exact\n", "fields: {problem: question}\n", "generation: {top_p: 0.5}\n"):
+        file.write_text(yaml + change)
+        found.add(settings())
+    file.write_text(yaml + "description: More of it.\nmetrics: [pass]\njudge: true\n")
+    assert settings() == plain
+    (tmp_path / "run" / "step-1" / "config.json").write_text('{"architectures": []}')
+    found.add(settings())
+    assert len(found) == 1 + len(other) + 3 + 1
 
 
 def test_with_a_judge_model_every_benchmark_is_judged_without_none(tmp_path: Path) -> None:
@@ -51,20 +116,22 @@ def test_with_a_judge_model_every_benchmark_is_judged_without_none(tmp_path: Pat
     judged = planned(tmp_path, judge=judge)
     for benchmark in judged.benchmarks:
         assert benchmark.judge is not None
-        assert benchmark.judge[:3] == ["evalcore", "judge", benchmark.folder]
-        assert section(Judge, "judge", benchmark.judge[3:]) == Judge.model_validate(judge)
+        its_own = [benchmark.folder, "--settings", benchmark.settings]
+        assert benchmark.judge[:5] == ["evalcore", "judge", *its_own]
+        assert section(Judge, "judge", benchmark.judge[5:]) == Judge.model_validate(judge)
 
 
 def test_rendered_commands(tmp_path: Path) -> None:
-    text = planned(tmp_path, benchmarks="gsm8k:4", inference={"stop": ["\n\n"]}).render()
+    made = planned(tmp_path, benchmarks="gsm8k:4", inference={"stop": ["\n\n"]})
+    text = made.render().replace(made.benchmarks[0].settings, "ID")
     assert text.replace(str(tmp_path), "/t").splitlines() == [
         "evalcore convert checkpoint=/t/run/step-1 benchmarks=gsm8k:4 results=/t/results"
         " 'inference.stop=[\"\\n\\n\"]'",
         "evalcore generate checkpoint=/t/run/step-1 benchmarks=gsm8k:4 results=/t/results"
         " 'inference.stop=[\"\\n\\n\"]'",
-        "evalcore grade /t/results/run/step-1/gsm8k",
-        "evalcore summarize /t/results/run/step-1/gsm8k",
-        "evalcore track /t/results/run/step-1",
+        "evalcore grade /t/results/run/step-1/gsm8k --settings ID",
+        "evalcore summarize /t/results/run/step-1/gsm8k --settings ID",
+        "evalcore track /t/results/run/step-1 --settings gsm8k=ID",
     ]
 
 

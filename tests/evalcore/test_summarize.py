@@ -120,31 +120,32 @@ def test_an_unknown_grade_does_not_hide_a_vote_it_cannot_change(tmp_path: Path) 
 
 def test_judge_columns_and_their_order_of_size(tmp_path: Path) -> None:
     chance = random.Random(7)
-    rows = [
-        Sample(
-            f"p{p}",
-            s,
-            chance.choice(["1", "2", "x", None]),
-            chance.random() < 0.5,
-            chance.choice([T, F, None]),
-        )
-        for p in range(12)
-        for s in range(GREEDY, 8)
-    ]
+    rows = []
+    for p in range(12):
+        liked = {answer for answer in ("1", "2", "x") if chance.random() < 0.5}
+        for s in range(GREEDY, 8):
+            answer = chance.choice(["1", "2", "x", None])
+            rows.append(Sample(f"p{p}", s, answer, answer == "1", answer in liked))
     card = summarize(write(tmp_path, manifest(12, 8, greedy=True, judged=True), rows))
     assert card.judged
     assert card.complete
-    assert card.subsets[0].counts.unparsable == sum(row.judge is None for row in rows)
-    checked = 0
-    for mode in modes(card).values():
-        symbolic, both, either = mode.symbolic_correct, mode.both_correct, mode.any_correct
-        if symbolic and both and both.entries == symbolic.entries:
-            assert both.value <= symbolic.value + 1e-12
-            checked += 1
-        if symbolic and either and either.entries == symbolic.entries:
-            assert either.value >= symbolic.value - 1e-12
-            checked += 1
-    assert checked >= 2
+    found = modes(card)
+    assert set(found) >= {"greedy", "majority@8", "pass@8", "pass@1[8]"}
+    for mode in found.values():
+        columns = (mode.symbolic_correct, mode.judge_correct, mode.both_correct, mode.any_correct)
+        symbolic, judge, both, either = (column.value for column in columns if column)
+        assert both <= min(symbolic, judge) + 1e-12
+        assert either >= max(symbolic, judge) - 1e-12
+    # Nor are they all the same.
+    values = found["pass@1[8]"]
+    assert values.both_correct != values.symbolic_correct != values.any_correct != values.judge_correct
+
+
+def test_a_judgement_without_a_verdict_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [Sample("a", 0, "1", T, T), Sample("a", 1, "2", F, None), Sample("b", 0, "3", F, None)]
+    card = summarize(write(tmp_path, manifest(2, 2, judged=True), rows))
+    assert card.subsets[0].counts.unparsable == 2
+    assert modes(card)["pass@1[2]"].judge_correct == Estimate(1.0, None, 1)
 
 
 def test_judge_numbers(tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ def test_workers_get_no_secrets(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> 
         assert all("OPENAI_API_KEY" not in worker.environ() for worker in workers_of(os.getpid()))
 
 
+def test_every_worker_hashes_alike(pool: Pool) -> None:
+    # sympy's order of terms, and with it a verdict, may depend on it.
+    pool.compare([("2x", "x+x")])
+    assert {worker.environ().get("PYTHONHASHSEED") for worker in workers_of(os.getpid())} == {"0"}
+
+
 @pytest.mark.parametrize(
     "text",
     [

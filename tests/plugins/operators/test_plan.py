@@ -9,6 +9,7 @@ from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from operators.plan import PlanOperator, config_from_params
+from task_instance import TaskInstance
 
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include" / "tiny" / "checkpoints").glob("step-*"))[1]
 EMPTY = {
@@ -24,28 +25,27 @@ EMPTY = {
 }
 
 
-class TaskInstance(NamedTuple):
-    """What of a task instance the operator uses."""
+class DagRun(NamedTuple):
+    """What of a DAG run the operator uses."""
 
-    xcoms: dict[str, Any]
-    map_index: int = -1
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
+    conf: dict[str, Any] | None
 
 
 @pytest.fixture
 def task() -> PlanOperator:
-    with DAG("d", schedule=None):
+    with DAG("d", schedule=None, params={**EMPTY, "results": "/r"}):
         plan = PlanOperator(task_id="plan")
         plan >> BaseOperator(task_id="generate") >> BaseOperator(task_id="report", trigger_rule="all_done")
     return plan
 
 
-def run(task: PlanOperator, results: Path, **params: Any) -> tuple[Any, dict[str, Any]]:
-    ti = TaskInstance({})
+def run(
+    task: PlanOperator, results: Path, conf: dict[str, Any] | None = None, **params: Any
+) -> tuple[Any, dict[str, Any]]:
+    ti = TaskInstance()
     context: Any = {
         "ti": ti,
+        "dag_run": DagRun(conf),
         "task": task,
         "params": {**EMPTY, "checkpoint": str(CHECKPOINT), "results": str(results), **params},
     }
@@ -56,7 +56,8 @@ def test_it_lays_out_the_commands_of_every_stage(task: PlanOperator, tmp_path: P
     benchmarks, xcoms = run(task, tmp_path, judge_model="gpt")
     assert [b["name"] for b in benchmarks] == ["tiny-arithmetic"]
     assert benchmarks[0]["folder"] == str(tmp_path / "tiny" / CHECKPOINT.name / "tiny-arithmetic")
-    assert benchmarks[0]["grade"] == ["evalcore", "grade", benchmarks[0]["folder"]]
+    settings = xcoms["settings"]["tiny-arithmetic"]
+    assert benchmarks[0]["grade"] == ["evalcore", "grade", benchmarks[0]["folder"], "--settings", settings]
     assert xcoms["convert"][:2] == ["evalcore", "convert"]
     assert [job["subject"] for job in xcoms["generate"]] == ["tiny-arithmetic:8"]
     assert xcoms["generate"][0]["argv"][:2] == ["evalcore", "generate"]
@@ -125,11 +126,21 @@ def test_a_wrong_request_fails_at_once_in_one_line(
 
 
 def test_why_it_failed_is_left_for_the_report(task: PlanOperator, tmp_path: Path) -> None:
-    ti = TaskInstance({})
-    context: Any = {"ti": ti, "params": {**EMPTY, "results": str(tmp_path), "suite": "nope"}}
+    ti = TaskInstance()
+    params = {**EMPTY, "results": str(tmp_path), "suite": "nope"}
+    context: Any = {"ti": ti, "dag_run": DagRun(None), "params": params}
     with pytest.raises(AirflowFailException):
         task.execute(context)
     assert ti.xcoms["error"].startswith("unknown suite 'nope'")
+
+
+def test_an_unknown_key_of_the_runs_conf_fails_too(task: PlanOperator, tmp_path: Path) -> None:
+    with pytest.raises(
+        AirflowFailException, match="unknown param 'max_problem'; valid: benchmarks, "
+    ) as failure:
+        run(task, tmp_path, conf={"max_problem": 5, "suite": "tiny"})
+    assert "max_problems, " in str(failure.value)
+    assert run(task, tmp_path, conf={"suite": "tiny", "max_problems": 5})[0]
 
 
 def test_a_dry_run_prints_every_command_and_skips_everything(task: PlanOperator, tmp_path: Path) -> None:

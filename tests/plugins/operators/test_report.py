@@ -10,7 +10,10 @@ import structlog.testing
 from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore import jobs
+from evalcore.manifest import Manifest
+from evalcore.summarize import summarize
 from operators.report import ReportOperator
+from synthetic_results import Sample, manifest, write
 
 
 @dataclass
@@ -85,3 +88,32 @@ def test_without_failures_it_succeeds() -> None:
         ReportOperator(task_id="report").execute({"ti": ti})  # type: ignore[typeddict-item]
     assert ti.pushed == {"failures": []}
     assert not [entry for entry in logged if entry["log_level"] == "error"]
+
+
+def test_a_table_that_another_evaluation_wrote_is_not_shown(tmp_path: Path) -> None:
+    benchmarks = []
+    for name in ("ours", "theirs"):
+        folder = write(tmp_path / name, manifest(1, 1, name=name), [Sample("a", 0, "1", True)])
+        summarize(folder)
+        benchmarks.append({"name": name, "folder": str(folder)})
+    ours = Manifest.load(tmp_path / "ours").settings
+    ti = TaskInstance(
+        [task("score.summarize", "success", 0), task("score.summarize", "success", 1)],
+        {
+            "return_value": benchmarks,
+            "settings": {"ours": ours, "theirs": "0123456789ab"},
+            "jobs_folder": str(tmp_path),
+        },
+    )
+    with (
+        structlog.testing.capture_logs() as logged,
+        pytest.raises(AirflowFailException, match="report of theirs"),
+    ):
+        ReportOperator(task_id="report").execute({"ti": ti})  # type: ignore[typeddict-item]
+    tables = [entry["event"] for entry in logged if entry["log_level"] == "info"]
+    assert [line for line in tables if " ours " in line]
+    assert not [line for line in tables if "theirs" in line]
+    [failure] = ti.pushed["failures"]
+    assert failure.startswith(
+        f"report of theirs: {tmp_path}/theirs/scorecard.json: written by another evaluation"
+    )
