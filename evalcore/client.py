@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import re
 import resource
-from collections.abc import Callable, Coroutine, Iterable
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -49,6 +52,8 @@ _KEEPALIVE = 4.0
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 60.0
 _LONGEST_RETRY_AFTER = 3600.0
+# Nobody shall wait longer for an overloaded server without a word, nor be told more often.
+_SILENCE = 60.0
 _RETRIED = frozenset({408, 409, 425, 429})  # and every 5xx
 # How vLLM, SGLang, TensorRT-LLM, llama.cpp and OpenAI say that prompt and answer do not fit.
 _OVERFLOW = re.compile(
@@ -82,8 +87,10 @@ class Request:
 class Choice(NamedTuple):
     """One answer. num_tokens None: the server did not say.
 
-    For n answers a server tells their tokens together. They are shared out by the answers' lengths, so
-    that the sum is right and each is an estimate; an answer cut at its limit has ``tokens_to_generate``.
+    It is the server's count where an answer was asked for alone, or where the server gives the token ids
+    of each (vLLM, the embedded one). Others tell only the sum over a request's n answers: it is
+    shared out by their lengths, so that the sum is right and each is an estimate; an answer cut at its
+    limit has ``tokens_to_generate``.
     """
 
     text: str
@@ -146,14 +153,25 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def _session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSession:
-    host = urlsplit(url).hostname or ""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
         timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_TIMEOUT),
         headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
-        # A proxy from the environment is for the world outside.
-        trust_env=host != "localhost" and not host.startswith("127."),
+        proxy=_proxy(url),
     )
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for an address; it is for the world outside, not for this machine.
+
+    aiohttp's own way, ``trust_env``, reads the environment and ~/.netrc for each request, and refuses to
+    send a key to a host that stands in the latter.
+    """
+    address = urlsplit(url)
+    host = address.hostname or ""
+    if host in {"localhost", "::1"} or host.startswith("127.") or proxy_bypass(host):
+        return None
+    return getproxies().get(address.scheme)
 
 
 class UnansweredError(ServerError):
@@ -197,11 +215,13 @@ class _Asking:
         self.api_key = os.environ.get(api_key_env) or "EMPTY"
         self.grouped = client.group_samples
         self.limit_name = "max_tokens"
+        self.token_ids = True  # until the server refuses to give them
         self.free = client.concurrency
         self.room = asyncio.Event()
         self.num_answers = 0
         self.accepted: set[bytes] = set()
         self.unanswered: list[str] = []
+        self.warned = -math.inf
 
     async def run(self, requests: Iterable[Request]) -> None:
         _allow_open_files(self.client.concurrency)
@@ -262,18 +282,21 @@ class _Asking:
     async def _ask(self, request: Request, n: int, seed: int | None) -> list[Choice]:
         """At least one choice and at most n, after as many attempts as it takes."""
         answers_before = self.num_answers
+        started = time.monotonic()
         attempts = timeouts = refusals = 0
         while True:
             body = self._body(request, n, seed)
             settings = orjson.dumps(
                 {k: v for k, v in body.items() if k not in {"messages", "prompt", "seed"}}
             )
-            wait = 0.0
             try:
                 choices = await self._post(request, body, n)
             except _RefusedError as refusal:
-                if "max_completion_tokens" in str(refusal) and self.limit_name == "max_tokens":
+                if "max_completion_tokens" in str(refusal) and "max_tokens" in body and "messages" in body:
                     self.limit_name = "max_completion_tokens"  # OpenAI's newer models know only this name
+                    continue
+                if "return_token_ids" in str(refusal) and "return_token_ids" in body:
+                    self.token_ids = False
                     continue
                 if refusal.own or settings in self.accepted:
                     raise
@@ -282,10 +305,10 @@ class _Asking:
                     raise UnansweredError(
                         f"{self.address}: refuses the request: {refusal}; change the setting it names"
                     ) from None
+                pause = backoff(refusals)
             except _RetryLater as failure:
                 attempts += 1
                 timeouts += failure.timeout
-                wait = failure.wait
                 alive = self.num_answers > answers_before
                 if attempts > self.client.max_retries or (timeouts >= _SILENT_TIMEOUTS and not alive):
                     if alive:
@@ -294,12 +317,24 @@ class _Asking:
                         f"{self.address}: no answer in {attempts} attempts: {failure}; answers so far are "
                         "kept, see to the server and run the same command again"
                     ) from None
-                log.debug("%s: attempt %d: %s", self.address, attempts, failure)
+                pause = failure.wait + backoff(attempts)
+                self._warn_of_silence(started, attempts, failure, pause)
             else:
                 self.num_answers += 1
                 self.accepted.add(settings)
                 return choices
-            await asyncio.sleep(wait + backoff(attempts + refusals))
+            await asyncio.sleep(pause)
+
+    def _warn_of_silence(self, started: float, attempts: int, failure: _RetryLater, pause: float) -> None:
+        """Say why a request waits that will have waited long by its next attempt."""
+        now = time.monotonic()
+        if now + pause - started < _SILENCE or now - self.warned < _SILENCE:
+            return
+        self.warned = now
+        log.warning(
+            "%s: no answer for %s, attempt %d of %d: %s; trying again in %s",
+            self.address, _clock(now - started), attempts, self.client.max_retries + 1, failure, _clock(pause),
+        )  # fmt: skip
 
     def _body(self, request: Request, n: int, seed: int | None) -> dict[str, Any]:
         sampling = request.sampling
@@ -312,6 +347,8 @@ class _Asking:
         # What says nothing is left out: the fewer the settings, the more servers take them.
         if n > 1:
             body["n"] = n
+            if self.token_ids:
+                body["return_token_ids"] = True  # the only way to learn how long each answer is
         if sampling.stop:
             body["stop"] = sampling.stop
         if sampling.temperature > 0:
@@ -372,6 +409,10 @@ def backoff(attempt: int) -> float:
     return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt))
 
 
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
 def retry_after(header: str | None) -> float:
     """A Retry-After header in seconds from now: it is a number or a date (RFC 9110, 10.2.3); 0 if neither."""
     try:
@@ -401,8 +442,12 @@ def _choices(content: bytes, sampling: Sampling, n: int) -> list[Choice]:
     found.sort(key=lambda f: getattr(f.choice, "index", 0))
     reasons = [getattr(choice, "finish_reason", None) for choice, _ in found]
     texts = [text for _, text in found]
-    total = getattr(answer.usage, "completion_tokens", None)
-    tokens = _share_tokens(total, texts, reasons, sampling.tokens_to_generate)
+    tokens: Sequence[int | None] = [
+        len(ids) for choice, _ in found if isinstance(ids := getattr(choice, "token_ids", None), list)
+    ]
+    if len(tokens) < len(found):
+        total = getattr(answer.usage, "completion_tokens", None)
+        tokens = _share_tokens(total, texts, reasons, sampling.tokens_to_generate)
     return [Choice(*parts) for parts in zip(texts, reasons, tokens, strict=True)]
 
 

@@ -22,10 +22,11 @@ from evalcore.errors import ResultsError
 from evalcore.judge import parse_verdict
 from evalcore.records import GREEDY
 from evalcore.summarize import Scorecard, score
-from evalcore.tally import Tally, merge_equal_answers
+from evalcore.tally import Tally, merge_equal_answers, plain_name
 
 _SAMPLES = re.compile(r"output-rs(\d+)\.jsonl")
 _GREEDY = ("output-greedy.jsonl", "output.jsonl")
+_NUMBERS_DEPEND_ON = {"num_generated_tokens": (int, float), "cluster": (str, int)}
 
 
 def is_results(folder: Path) -> bool:
@@ -37,7 +38,8 @@ def summarize(folder: Path) -> list[Scorecard]:
     """One scorecard for each benchmark folder at or below ``folder``, sorted by name.
 
     Raises:
-        ResultsError: no output files, a line that is no row, or files that differ in their problems.
+        ResultsError: no output files, a line that is no row or has a field that cannot be used, or files
+            that differ in their problems.
     """
     folders = _benchmark_folders(folder)
     if not folders:
@@ -81,7 +83,7 @@ def _summarize_benchmark(folder: Path) -> Scorecard:
     merge_equal_answers(tallies, "math")
     return score(
         tallies,
-        benchmark=folder.name,
+        benchmark=plain_name(folder.name),
         samples=len(samples),
         greedy=greedy is not None,
         judged=judged,
@@ -98,6 +100,12 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
                 raise ResultsError(f"{file}:{number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise ResultsError(f"{file}:{number}: not a row, but {type(row).__name__}")
+            for field, kinds in _NUMBERS_DEPEND_ON.items():
+                if row.get(field) is not None and type(row[field]) not in kinds:
+                    expected = " or ".join(kind.__name__ for kind in kinds)
+                    raise ResultsError(
+                        f"{file}:{number}: {field} is {type(row[field]).__name__}, expected {expected}"
+                    )
             yield row
 
 

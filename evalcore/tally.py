@@ -53,9 +53,9 @@ class Tally:
         size = samples + 1
         self.problem: str = row["problem_id"]
         subset = row.get("subset_for_metrics")
-        # A dataset's own word: it becomes part of table headers and metric names, where "/" has a meaning.
-        self.subset = None if subset is None else re.sub(r"[^\w.+=@ -]", "-", str(subset))
-        self.cluster: str = row.get("cluster") or self.problem
+        self.subset = None if subset is None else plain_name(str(subset))
+        cluster = row.get("cluster")
+        self.cluster = self.problem if cluster in (None, "") else str(cluster)
         self.present = bytearray(size)
         self.tokens: list[int | None] = [None] * size
         self.answers: list[str | None] = [None] * size
@@ -150,6 +150,11 @@ class Tally:
                 wrong[answer] += count
         groups = [(count, 0.0 if answer in known else math.nan) for answer, count in wrong.items()]
         return majority_at_k([(correct, 1.0), *groups] if correct else groups, silent, k)
+
+
+def plain_name(name: str) -> str:
+    """A name from outside as part of table headers and metric names: in one line, and "/" has a meaning there."""
+    return re.sub(r"[^\w.+=@ -]", "-", name)
 
 
 def merge_equal_answers(tallies: Iterable[Tally], grader: str) -> None:

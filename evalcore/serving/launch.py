@@ -12,7 +12,6 @@ this process, however that ends.
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from evalcore.client import Reply, Request, UnansweredError, ask, get_json
 from evalcore.config import Client, Sampling, Server
 from evalcore.errors import ResultsError, ServerError
 from evalcore.serving import supervise
+from evalcore.terminal import without_controls
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +200,8 @@ def _last_lines(log_file: Path) -> str:
     with log_file.open("rb") as stream:
         stream.seek(max(0, log_file.stat().st_size - 4000))
         tail = stream.read().decode(errors="replace")
-    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", tail)
-    lines = [" ".join(line.split())[:300] for line in plain.splitlines() if line.strip()]
+    plain = [" ".join(without_controls(line).split())[:300] for line in tail.splitlines()]
+    lines = [line for line in plain if line]
     return f"its log {log_file} ends with: {' | '.join(lines[-_LOG_LINES:]) or '(nothing)'}"
 
 

@@ -73,7 +73,8 @@ def show(airflow: Airflow, run: str) -> None:
     """Print the tables of a run, what failed, and where everything lies."""
     for failure in airflow.xcom(DAG, run, "report", "failures"):
         print(f"FAILED {failure}")
-    folders = [Path(benchmark["folder"]) for benchmark in airflow.xcom(DAG, run, "plan")]
+    planned = any(t["task_id"] == "plan" and t["state"] == "success" for t in airflow.tasks(DAG, run))
+    folders = [Path(benchmark["folder"]) for benchmark in airflow.xcom(DAG, run, "plan")] if planned else []
     cards = [Scorecard.load(folder) for folder in folders if (folder / SCORECARD).is_file()]
     print(as_text(cards))
     for folder in folders:

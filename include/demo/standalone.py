@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -28,6 +27,8 @@ from typing import IO, Any, Self
 
 import httpx
 import psutil
+
+from evalcore.terminal import without_controls
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -364,8 +365,8 @@ def _free_port(wanted: int) -> int:
 
 
 def _last_line(file: Path) -> str:
-    lines = [line for line in file.read_text(errors="replace").splitlines() if line.strip()]
-    return re.sub(r"\x1b\[[0-9;]*m", "", lines[-1]) if lines else "it printed nothing"
+    lines = [without_controls(line).strip() for line in file.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "it printed nothing")
 
 
 def main() -> int:

@@ -108,6 +108,11 @@ def test_subsets_and_several_benchmarks(tmp_path: Path) -> None:
     assert names == ["comp-math-24-25-all", "comp-math-24-25-aime24", "comp-math-24-25-aime25"]
 
 
+def test_a_folders_name_cannot_break_a_table(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a|b\n\x1b[2J# c" / "output.jsonl", [line("a", "1", True)])
+    assert [card.benchmark for card in nemo_skills.summarize(tmp_path)] == ["a-b---2J- c"]
+
+
 def test_a_file_that_is_still_being_written_makes_the_card_incomplete(tmp_path: Path) -> None:
     write_lines(tmp_path / "output-rs0.jsonl", [line("a", "1", True), line("b", "1", True)])
     write_lines(tmp_path / "output-rs1.jsonl", [line("a", "1", True)])
@@ -130,6 +135,49 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "output-rs1.jsonl").write_text(text)
     with pytest.raises(ResultsError, match=r"output-rs1\.jsonl:1: "):
         nemo_skills.summarize(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_generated_tokens", "12", "num_generated_tokens is str, expected int or float"),
+        ("num_generated_tokens", [3, 4], "num_generated_tokens is list, expected int or float"),
+        ("num_generated_tokens", True, "num_generated_tokens is bool, expected int or float"),
+        ("cluster", ["a"], "cluster is list, expected str or int"),
+        ("cluster", {"a": 1}, "cluster is dict, expected str or int"),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_named(tmp_path: Path, field: str, value: Any, message: str) -> None:
+    rows = [line("a", "1", True), line("b", "1", True, **{field: value})]
+    write_lines(tmp_path / "output-rs0.jsonl", rows)
+    with pytest.raises(ResultsError) as error:
+        nemo_skills.summarize(tmp_path)
+    assert str(error.value) == f"{tmp_path}/output-rs0.jsonl:2: {message}"
+
+
+@pytest.mark.parametrize("line_", ["null", "[1]", '"x"', "", "\udcff"])
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, line_: str) -> None:
+    (tmp_path / "output.jsonl").write_bytes(f"{line_}\n".encode(errors="surrogateescape"))
+    with pytest.raises(ResultsError, match=r"output\.jsonl:1: not (a row|JSON)"):
+        nemo_skills.summarize(tmp_path)
+
+
+def test_tokens_may_be_unknown_or_a_float(tmp_path: Path) -> None:
+    tokens = [12.0, None, 6]
+    write_lines(tmp_path / "output.jsonl", [line(str(n), "1", True, num_generated_tokens=n) for n in tokens])
+    found = modes(nemo_skills.summarize(tmp_path)[0])["greedy"].avg_tokens
+    assert found == Estimate(9.0, pytest.approx(3.0), 2)
+
+
+def test_clusters_are_told_apart_by_number_too(tmp_path: Path) -> None:
+    rows = [line(f"{i}", "1", i < 2, cluster=i // 2) for i in range(4)]
+    write_lines(tmp_path / "numbers" / "output.jsonl", rows)
+    write_lines(
+        tmp_path / "texts" / "output.jsonl", [{**row, "cluster": f"c{row['cluster']}"} for row in rows]
+    )
+    write_lines(tmp_path / "without" / "output.jsonl", [{**row, "cluster": None} for row in rows])
+    errors = [modes(card)["greedy"].symbolic_correct.std_err for card in nemo_skills.summarize(tmp_path)]  # type: ignore[union-attr]
+    assert errors[0] == errors[1] != errors[2]
 
 
 def test_is_results(tmp_path: Path) -> None:

@@ -136,6 +136,21 @@ def test_markdown_can_be_pasted(tmp_path: Path) -> None:
     assert as_markdown([incomplete(tmp_path / "again")]).count("\n- ") == 11
 
 
+def test_names_cannot_end_a_cell_or_start_markup(tmp_path: Path) -> None:
+    card = with_subsets(tmp_path)
+    name = "a|b\n# *c* `d` <e> \\|"
+    escaped = r"a\|b # \*c\* \`d\` \<e\> \\\|"
+    mode = card.subsets[0].modes[0].model_copy(update={"evaluation_mode": name})
+    whole = card.subsets[0].model_copy(update={"name": name, "modes": (mode,)})
+    checkpoint = OTHER.model_copy(update={"run": name, "name": "x\ny"})
+    lines = as_markdown(
+        [card.model_copy(update={"checkpoint": checkpoint, "subsets": (whole,)})]
+    ).splitlines()
+    assert lines[0] == f"## {escaped}/x y"
+    assert lines[2] == f"### {escaped}"
+    assert lines[6] == f"| {escaped} | 4 | 37.50% | 0.00% | ±23.94% |"
+
+
 def test_no_scorecards_print_nothing() -> None:
     assert as_text([]) == ""
     assert as_markdown([]) == ""

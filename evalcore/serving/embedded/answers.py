@@ -16,18 +16,28 @@ def text_of(tokenizer: Tokenizer, sample: Sample) -> str:
     return tokenizer.decode(sample.tokens, skip_special_tokens=True)
 
 
-def chat_choice(tokenizer: Tokenizer, index: int, sample: Sample, *, logprobs: bool) -> dict[str, Any]:
+def chat_choice(
+    tokenizer: Tokenizer, index: int, sample: Sample, *, logprobs: bool, token_ids: bool
+) -> dict[str, Any]:
     """One entry of ``choices`` of /v1/chat/completions."""
     return {
         "index": index,
         "message": {"role": "assistant", "content": text_of(tokenizer, sample)},
         "finish_reason": sample.finish_reason,
         "logprobs": {"content": _chat_logprobs(tokenizer, sample.scores)} if logprobs else None,
+        "token_ids": sample.tokens if token_ids else None,
     }
 
 
 def completion_choice(
-    tokenizer: Tokenizer, index: int, sample: Sample, of: Pending, *, echoed: str | None, logprobs: bool
+    tokenizer: Tokenizer,
+    index: int,
+    sample: Sample,
+    of: Pending,
+    *,
+    echoed: str | None,
+    logprobs: bool,
+    token_ids: bool,
 ) -> dict[str, Any]:
     """One entry of ``choices`` of /v1/completions; ``echoed`` is the prompt's text if it is repeated."""
     scores: list[Score | None] = list(sample.scores)
@@ -39,6 +49,7 @@ def completion_choice(
         "text": (echoed or "") + text_of(tokenizer, sample),
         "finish_reason": sample.finish_reason,
         "logprobs": _completion_logprobs(tokenizer, scores, of.request.prompt[0]) if logprobs else None,
+        "token_ids": sample.tokens if token_ids else None,
     }
 
 

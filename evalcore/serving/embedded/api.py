@@ -198,6 +198,7 @@ async def _completions(request: web.Request) -> web.Response:
                     done,
                     echoed=echoed,
                     logprobs=body.logprobs is not None,
+                    token_ids=body.return_token_ids,
                 )
             )
     return _response(service, "cmpl", "text_completion", choices, answered)
@@ -226,7 +227,7 @@ async def _chat_completions(request: web.Request) -> web.Response:
     )
     answered = await _answer(service, body.model, [asked])
     choices = [
-        chat_choice(service.tokenizer, index, sample, logprobs=body.logprobs)
+        chat_choice(service.tokenizer, index, sample, logprobs=body.logprobs, token_ids=body.return_token_ids)
         for index, sample in enumerate(answered[0].result())
     ]
     return _response(service, "chatcmpl", "chat.completion", choices, answered)

@@ -8,7 +8,7 @@ A spec is a list of rules, ``kind[:when][:option=value]``, the first that matche
     delay:seconds=0.5                every answer comes half a second late
     die:after=100                    kills the server on the 101st request
 
-Only requests for completions count, in order of arrival. The same spec and seed give the same faults.
+Only requests for completions count, in order of arrival. The same spec gives the same faults.
 """
 
 from __future__ import annotations
@@ -47,17 +47,16 @@ class Rule:
 class Faults:
     """The rules of a spec and the count of requests seen."""
 
-    def __init__(self, spec: str = "", *, seed: int = 0) -> None:
+    def __init__(self, spec: str = "") -> None:
         """Raises ConfigError if the spec has an unknown kind, condition or option."""
         self.rules = [_parse(text.strip()) for text in spec.split(",") if text.strip()]
         self.requests = 0
-        self._seed = seed
 
     def next(self) -> Rule | None:
         """Count one more request; return the rule that it falls under."""
         self.requests += 1
         for index, rule in enumerate(self.rules):
-            chance = random.Random(f"{self._seed}/{index}/{self.requests}").random()
+            chance = random.Random(f"{index}/{self.requests}").random()
             if rule.applies(self.requests, chance):
                 return rule
         return None

@@ -80,6 +80,7 @@ class _Body(BaseModel):
     top_k: int = Field(0, ge=-1)  # as in vLLM, -1 and 0 are off
     seed: int | None = Field(None, ge=-_INT64, lt=_INT64)
     stop: Stop | list[Stop] = []
+    return_token_ids: bool = False  # as in vLLM
 
     def stop_strings(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

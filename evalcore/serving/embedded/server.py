@@ -46,7 +46,6 @@ def serve(
     max_batch: int = 64,
     max_model_len: int | None = None,
     faults: str = "",
-    fault_seed: int = 0,
 ) -> None:
     """Serve a checkpoint until SIGTERM or SIGINT; one line on standard output says where.
 
@@ -59,7 +58,7 @@ def serve(
         ConfigError: a setting is out of range.
     """
     _keep_freed_memory()
-    service = load_service(checkpoint, model_name, max_batch, max_model_len, faults, fault_seed)
+    service = load_service(checkpoint, model_name, max_batch, max_model_len, faults)
     service.die = lambda: os.kill(os.getpid(), signal.SIGKILL)
     asyncio.run(_serve_until_signal(service, host, port))
 
@@ -72,14 +71,13 @@ def running(
     max_batch: int = 64,
     max_model_len: int | None = None,
     faults: str = "",
-    fault_seed: int = 0,
 ) -> Iterator[str]:
     """Serve a checkpoint on a free port in a thread of this process; the value is its base URL.
 
     The URL ends in ``/v1``, as OpenAI's client wants it. The fault ``die`` closes the port and every
     connection. Raises what ``serve`` raises.
     """
-    service = load_service(checkpoint, model_name, max_batch, max_model_len, faults, fault_seed)
+    service = load_service(checkpoint, model_name, max_batch, max_model_len, faults)
     started: Future[str] = Future()
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
@@ -115,7 +113,6 @@ def load_service(
     max_batch: int,
     max_model_len: int | None,
     faults: str,
-    fault_seed: int,
 ) -> Service:
     """Load the model, its tokenizer and its template; nothing runs yet."""
     # Read by OpenBLAS and MKL when numpy is first imported, hence before the imports below.
@@ -131,7 +128,7 @@ def load_service(
     from evalcore.serving.embedded.model import Llama
     from evalcore.serving.embedded.weights import load_config, load_weights
 
-    parsed_faults = Faults(faults, seed=fault_seed)
+    parsed_faults = Faults(faults)
     config = load_config(checkpoint)
     max_length = max_model_len or config.max_positions
     if max_batch < 1 or not 2 <= max_length <= config.max_positions:

@@ -124,6 +124,16 @@ def test_program_that_is_not_installed(tmp_path: Path) -> None:
         pass
 
 
+def test_what_the_log_says_cannot_steer_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = r"print('\x1b[1;31mno GPU\x1b[0m\x1b[2J\r\n \x1b[?25h \n bye\x07'); exit(3)"
+    monkeypatch.setitem(launch._COMMANDS, "vllm", lambda *_: [sys.executable, "-c", program])
+    with (
+        pytest.raises(ServerError, match=r"\(exit code 3\): .* ends with: no GPU \| bye$"),
+        serving(Server(type="vllm"), CHECKPOINT, name="x", log_file=tmp_path / "log"),
+    ):
+        pass
+
+
 @pytest.mark.slow
 def test_hanging_workers_are_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # /health and /v1/models are fine; no completion ever comes.

@@ -12,9 +12,12 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
+from aiohttp.test_utils import TestServer
 
 from evalcore import __version__
 from evalcore.serving.embedded import running
+from evalcore.serving.embedded.api import application
+from evalcore.serving.embedded.server import load_service
 from random_llama import write_llama
 
 CHAT = [{"role": "user", "content": "1 + 1 = ?"}]
@@ -33,6 +36,24 @@ def base_url(checkpoint: Path) -> Iterator[str]:
 def client(base_url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=30) as client:
         yield client
+
+
+async def test_health_after_the_engine_died(checkpoint: Path) -> None:
+    service = load_service(checkpoint, None, 2, None, "")
+
+    def broken() -> None:
+        raise MemoryError("no room")
+
+    service.driver.engine.step = broken  # type: ignore[assignment,method-assign]
+    async with TestServer(application(service)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        assert (await get(f"{url}/health"))[0] == 200
+        for _ in range(2):  # the one it died of, and one that comes later
+            status, _, error = await post(f"{url}/v1", model=service.model_name)
+            assert (status, error["error"]["message"]) == (503, "the engine died: MemoryError('no room')")
+        status, error = await get(f"{url}/health")
+        assert (status, error["error"]["type"]) == (503, "server_error")
+        assert error["error"]["message"] == "the engine died: MemoryError('no room')"
 
 
 def complete(client: openai.OpenAI, **fields: Any) -> openai.types.Completion:
@@ -269,6 +290,17 @@ async def post(url: str, **fields: Any) -> tuple[int, dict[str, str], Any]:
         session.post(f"{url}/completions", json=body, timeout=aiohttp.ClientTimeout(total=5)) as response,
     ):
         return response.status, dict(response.headers), await response.json()
+
+
+async def test_token_ids_of_each_answer(base_url: str) -> None:
+    asked = {"n": 3, "seed": 1, "max_tokens": 30, "stop": "a", "temperature": 1.0}
+    _, _, plain = await post(base_url, **asked)
+    _, _, answer = await post(base_url, **asked, return_token_ids=True)
+    assert [choice["token_ids"] for choice in plain["choices"]] == [None] * 3
+    assert [choice["text"] for choice in answer["choices"]] == [choice["text"] for choice in plain["choices"]]
+    lengths = [len(choice["token_ids"]) for choice in answer["choices"]]
+    assert sum(lengths) == answer["usage"]["completion_tokens"]
+    assert len(set(lengths)) > 1
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "503"])

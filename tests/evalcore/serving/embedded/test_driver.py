@@ -14,7 +14,7 @@ from evalcore.serving.embedded.server import load_service
 
 @pytest.fixture
 def driver(checkpoint: Path) -> Driver:
-    return load_service(checkpoint, None, 2, None, "", 0).driver
+    return load_service(checkpoint, None, 2, None, "").driver
 
 
 def request(max_tokens: int = 100, n: int = 1) -> Request:

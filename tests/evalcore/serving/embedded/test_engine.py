@@ -18,7 +18,7 @@ REFERENCES = sorted((INCLUDE / "tiny" / "reference").glob("*.jsonl"))
 
 
 def new_engine(checkpoint: Path, max_batch: int = 64) -> Engine:
-    return load_service(checkpoint, None, max_batch, None, "", 0).driver.engine
+    return load_service(checkpoint, None, max_batch, None, "").driver.engine
 
 
 def prompt(seed: int, length: int = 12) -> list[int]:
