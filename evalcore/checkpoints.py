@@ -26,6 +26,8 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _STEP = re.compile(r"(?:^|[^0-9])(\d+)$")
 _JUST_CHECKPOINTS = frozenset({"checkpoints", "ckpts", "checkpoint", "ckpt"})
+# File systems take 255 bytes, and temporary files need some of them.
+_LONGEST_NAME = 200
 # A safetensors header is JSON of some 100 bytes a tensor; the format itself caps it at 100 MB.
 _MAX_HEADER = 100_000_000
 _HASH_WHOLE = 64 << 20
@@ -82,7 +84,12 @@ def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = No
     Raises:
         CheckpointError: the folder is missing or incomplete.
     """
-    path = path.expanduser().absolute()
+    try:
+        path = path.expanduser().absolute()
+        str(path).encode()
+    except (RuntimeError, UnicodeEncodeError) as error:
+        # `~nobody/…`; and a name that is not UTF-8, which no JSON, log or shell line could carry on.
+        raise CheckpointError(f"checkpoint {path}: this path cannot be used ({error})") from error
     check_complete(path)
     if step is None and (match := _STEP.search(path.name)):
         step = int(match.group(1))
@@ -101,6 +108,11 @@ def path_component(name: str, what: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._+=-]+", "-", name).strip("-")
     if not safe.strip("."):
         raise CheckpointError(f"{what}: {name!r} cannot be used as a folder name; give another one")
+    if len(safe) > _LONGEST_NAME:
+        raise CheckpointError(
+            f"{what}: {name[:40]!r}… has {len(name):,} characters, too long for a folder name; "
+            f"at most {_LONGEST_NAME}"
+        )
     return safe
 
 
@@ -110,6 +122,7 @@ def check_complete(folder: Path) -> None:
         raise CheckpointError(f"checkpoint {folder}: no such folder")
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"checkpoint {folder}: no config.json; expected a Hugging Face model folder")
+    read_config(folder)
     for shard in weight_files(folder):
         read_header(shard)
     index = folder / _INDEX
@@ -119,6 +132,18 @@ def check_complete(folder: Path) -> None:
                 raise CheckpointError(
                     f"checkpoint {folder}: tensor {name} is not in {shard_name}, where {_INDEX} puts it"
                 )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The contents of ``config.json``; CheckpointError if it is no JSON object."""
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON ({error}); still being written?") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file}: not a JSON object but {type(config).__name__}")
+    return config
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -10,17 +10,28 @@ for a (checkpoint digest, target), into a temp folder that is renamed when it is
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from evalcore.checkpoints import Checkpoint, check_complete, is_model_file, read_header, weight_files
+from evalcore.checkpoints import (
+    Checkpoint,
+    check_complete,
+    digest,
+    is_model_file,
+    read_config,
+    read_header,
+    weight_files,
+)
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.records import write_file
 
@@ -50,19 +61,40 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
     converted = folder / f"{target.replace(':', '-')}-{checkpoint.digest[:12]}"
     if converted.exists():
         return converted
-    temporary = converted.with_name(f".{converted.name}.{os.getpid()}.tmp")
+    source = Path(checkpoint.path)
     try:
-        temporary.mkdir(parents=True)
-        _cast(Path(checkpoint.path), temporary, target.removeprefix("hf:"))
-        check_complete(temporary)
-        temporary.rename(converted)
+        folder.mkdir(parents=True, exist_ok=True)
+        # One process converts, others wait for it; what a killed one left behind is the next one's to remove.
+        with _locked(folder):
+            if not converted.exists():
+                temporary = converted.with_name(f".{converted.name}.tmp")
+                shutil.rmtree(temporary, ignore_errors=True)
+                try:
+                    temporary.mkdir()
+                    _cast(source, temporary, target.removeprefix("hf:"))
+                    check_complete(temporary)
+                    if digest(source) != checkpoint.digest:
+                        raise CheckpointError(
+                            f"checkpoint {source}: changed while it was converted; run this again"
+                        )
+                    temporary.rename(converted)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        if not converted.exists():  # else: another process was quicker, and its result is the same
-            raise ResultsError(f"cannot convert to {converted}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise ResultsError(f"cannot convert to {converted}: {error.strerror or error}") from error
     log.info("converted %s to %s: %s", checkpoint.path, target, converted)
     return converted
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone in a folder; the kernel ends that with the process, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _cast(source: Path, target: Path, dtype: str) -> None:
@@ -73,7 +105,7 @@ def _cast(source: Path, target: Path, dtype: str) -> None:
             shutil.copyfile(file, target / file.name)
     for shard in shards:
         _cast_shard(shard, target / shard.name, dtype)
-    config = json.loads((source / "config.json").read_bytes())
+    config = read_config(source)
     # transformers 5 writes `dtype`, older ones `torch_dtype`; servers read both.
     config["torch_dtype"] = config["dtype"] = dtype
     write_file(target / "config.json", json.dumps(config, indent=2))

@@ -201,7 +201,14 @@ def _in_our_names(rows: _Placed, source: Source, benchmark: Benchmark, counts: C
             continue
         if ours.get("id") in (None, ""):
             ours["id"] = generated
-        subset = source.label or (ours.get(benchmark.subset_field) if benchmark.subset_field else None)
+        subset = source.label
+        if subset is None and benchmark.subset_field:
+            if benchmark.subset_field not in ours:
+                raise BenchmarkError(
+                    f"{place}: no {benchmark.subset_field!r}, which benchmark {benchmark.name} names as its "
+                    f"subset_field; there are: {', '.join(map(str, ours))}"
+                )
+            subset = ours[benchmark.subset_field]
         ours.pop(SUBSET, None)
         if subset is not None:
             ours[SUBSET] = str(subset)

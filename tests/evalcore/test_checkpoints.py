@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ def test_every_truncation_of_the_weights_is_noticed(tmp_path: Path) -> None:
             "unreadable index",
         ),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
+        (
+            lambda f: (f / "config.json").write_text('{"model_'),
+            r"config\.json: not JSON .*still being written",
+        ),
+        (lambda f: (f / "config.json").write_text("[]"), r"config\.json: not a JSON object but list"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{"), r"config\.json: not JSON"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, harm, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -97,6 +104,19 @@ def test_the_digest_follows_weights_and_tokenizer_and_nothing_else(tmp_path: Pat
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(CheckpointError, match="cannot be used as a folder name"):
         path_component(name, "training run")
+
+
+def test_a_name_too_long_for_a_folder_is_refused_before_anything_is_written() -> None:
+    assert path_component("n" * 200, "training run") == "n" * 200
+    with pytest.raises(CheckpointError, match=r"training run: 'nnn.*has 201 characters.*at most 200"):
+        path_component("n" * 201, "training run")
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/ckpt", os.fsdecode(b"/ckpt-\xff")])
+def test_a_path_that_cannot_be_used_is_one_line(path: str) -> None:
+    with pytest.raises(CheckpointError, match="this path cannot be used") as caught:
+        load_checkpoint(Path(path))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_hostile_name_stays_one_component() -> None:

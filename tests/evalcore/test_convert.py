@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +81,51 @@ def test_what_does_not_fit_is_refused_and_nothing_is_left(tmp_path: Path) -> Non
     save_file({"a": np.array([1e5], np.float32)}, source / "model.safetensors")
     with pytest.raises(CheckpointError, match="do not fit float16; convert to bfloat16"):
         convert(info(source), "hf:float16", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_is_removed(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    converted = convert(info(source), "hf:float16", tmp_path / "out")
+    assert converted is not None
+    converted.rename(tmp_path / "out" / f".{converted.name}.tmp")
+    (tmp_path / "out" / f".{converted.name}.tmp" / "model.safetensors").write_bytes(b"half")
+    assert convert(info(source), "hf:float16", tmp_path / "out") == converted
+    check_complete(converted)
+    assert list((tmp_path / "out").iterdir()) == [converted]
+
+
+def test_two_at_once_convert_once(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    checkpoint, out = info(source), tmp_path / "out"
+    out.mkdir()
+    descriptor = os.open(out, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as the other one does
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(convert, checkpoint, "hf:float16", out)
+        assert wait([waiting], timeout=0.3).done == set()
+        assert list(out.iterdir()) == []
+        os.close(descriptor)
+        converted = waiting.result(timeout=60)
+    assert list(out.iterdir()) == [converted]
+
+
+def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    checkpoint = info(source)
+    weights = (source / "model.safetensors").read_bytes()
+    (source / "model.safetensors").write_bytes(weights[:-1])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        convert(checkpoint, "hf:float16", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_checkpoint_overwritten_meanwhile_is_not_kept_under_its_old_digest(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    checkpoint = info(source)
+    (source / "generation_config.json").write_text('{"eos_token_id": 1}')
+    with pytest.raises(CheckpointError, match="changed while it was converted"):
+        convert(checkpoint, "hf:float16", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 

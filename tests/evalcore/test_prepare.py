@@ -82,6 +82,13 @@ class TestFiles:
         )
         assert prepare("sums").problems[0].subset == "1"
 
+    def test_a_subset_field_that_a_row_lacks_is_named(self, folder: Path) -> None:
+        (folder / "sums.yaml").write_text("name: sums\nsource: {path: sums.jsonl}\nsubset_field: levle\n")
+        with pytest.raises(
+            BenchmarkError, match=r"sums\.jsonl:1: no 'levle', .*subset_field; there are: .*problem"
+        ):
+            prepare("sums")
+
     @pytest.mark.parametrize("damage", ["edited", "rows gone", "description torn", "rows torn"])
     def test_damage_is_mended(self, folder: Path, damage: str) -> None:
         first = prepare("sums")
