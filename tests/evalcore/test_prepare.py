@@ -329,6 +329,11 @@ class TestHub:
         assert [row[0] for row in gated["rows"]] == [f"gated-{n}" for n in range(4)]
         about = json.loads((data_folder() / "plain" / "test.json").read_text())
         assert about["origins"][0]["revision"] == hub.repos["org/sums"].sha
+        # What is recorded as the revision is what was fetched, file by file.
+        fetched = [request for request in hub.requests if "/resolve/" in request]
+        shas = {repo.sha for repo in hub.repos.values()}
+        assert fetched
+        assert all(request.split("/resolve/")[1].split("/")[0] in shas for request in fetched)
         # Nothing goes anywhere but to the datasets' own addresses: no telemetry, no counting.
         assert {request.split()[1].split("/")[1] for request in hub.requests} <= {"api", "datasets"}
         assert all("org/" in request for request in hub.requests)
