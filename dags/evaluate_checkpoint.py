@@ -42,53 +42,89 @@ def optional(kind: str, description: str, **schema: object) -> Param:
     return Param(None, type=["null", kind], description=description, **schema)
 
 
+# The form shows descriptions as plain text, and the sections folded up but for the first.
 params = {
     "checkpoint": optional(
         "string", "Hugging Face folder of the checkpoint. Not needed if a server address is given."
     ),
-    "training_run": optional(
-        "string", "Name of the training run; by default the folder above the checkpoint's."
+    "suite": Param(
+        "default",
+        type="string",
+        enum=include.names("suites"),
+        description="What to run and how. All that is left empty in this form is as the suite says.",
     ),
-    "step": optional(
-        "integer", "Training step; by default the number that ends the folder's name.", minimum=0
-    ),
-    "suite": Param("default", type="string", enum=include.names("suites"), description="What to run."),
     "benchmarks": optional(
         "string",
-        "Instead of the suite's: `gsm8k:4,aime24:64`. `:4` is four samples after a greedy answer, `:0` greedy alone.",
+        "Instead of the suite's, with samples of each problem: gsm8k:4,aime24:64 (:4 is four samples after a "
+        "greedy answer, :0 greedy alone).",
         pattern=BENCHMARKS,
+    ),
+    "max_problems": optional("integer", "Only the first so many problems of each benchmark.", minimum=1),
+    "dry_run": Param(False, type="boolean", description="Print every command and stop."),
+    "training_run": optional(
+        "string",
+        "Name of the training run; by default the folder above the checkpoint's.",
+        section="Names and places",
+    ),
+    "step": optional(
+        "integer",
+        "Training step; by default the number that ends the folder's name.",
+        section="Names and places",
+        minimum=0,
+    ),
+    "results": Param(
+        RESULTS,
+        type="string",
+        minLength=1,
+        description="Folder of all results.",
+        section="Names and places",
     ),
     "server_type": Param(
         None,
         type=["null", "string"],
         enum=[None, "embedded", "vllm", "sglang", "trtllm", "openai"],
-        description="Which inference server to start; `openai` starts none and needs an address.",
+        values_display={"null": "as the suite says"},
+        description="Which inference server to start; openai starts none and needs an address.",
+        section="Inference server",
     ),
     "server_address": optional(
-        "string", "A server that runs already, as `http://host:8000/v1`.", pattern=ADDRESS
+        "string",
+        "A server that runs already: http://host:8000/v1.",
+        section="Inference server",
+        pattern=ADDRESS,
     ),
-    "model": optional("string", "The model's name at that address."),
-    "skip_greedy": Param(False, type="boolean", description="Only samples, no greedy answers."),
-    "temperature": optional("number", "Sampling temperature.", minimum=0, maximum=5),
-    "top_p": optional("number", "Nucleus sampling.", exclusiveMinimum=0, maximum=1),
-    "tokens_to_generate": optional("integer", "Longest answer, in tokens.", minimum=1),
-    "seed": optional("integer", "Another seed gives other samples; the same one the same.", minimum=0),
+    "model": optional("string", "The model's name at that address.", section="Inference server"),
+    "skip_greedy": Param(
+        False, type="boolean", description="Only samples, no greedy answers.", section="Sampling"
+    ),
+    "temperature": optional(
+        "number", "Of samples; greedy answers have 0.", section="Sampling", minimum=0, maximum=5
+    ),
+    "top_p": optional("number", "Nucleus sampling.", section="Sampling", exclusiveMinimum=0, maximum=1),
+    "tokens_to_generate": optional("integer", "Longest answer, in tokens.", section="Sampling", minimum=1),
+    "seed": optional(
+        "integer", "Another seed gives other samples; the same one the same.", section="Sampling", minimum=0
+    ),
     "judge_model": optional(
-        "string", "Have all answers judged by this model too; without one nothing is judged."
+        "string", "Have all answers judged by this model too; without one nothing is judged.", section="Judge"
     ),
     "judge_address": optional(
-        "string", "Where the judge model is served; by default OpenAI.", pattern=ADDRESS
+        "string", "Where the judge model is served; by default OpenAI.", section="Judge", pattern=ADDRESS
     ),
-    "cluster": Param("local", type="string", enum=["local"], description="Where the jobs run."),
-    "results": Param(RESULTS, type="string", minLength=1, description="Folder of all results."),
+    "cluster": Param(
+        "local",
+        type="string",
+        enum=["local"],
+        description="Where the jobs run: local is the machine of Airflow's workers.",
+        section="Other settings",
+    ),
     "overrides": Param(
         [],
         type="array",
         items={"type": "string", "pattern": OVERRIDE},
-        description="Any other setting, one on a line: `inference.temperature=0.6`.",
+        description="Any other setting, one on a line: client.concurrency=64.",
+        section="Other settings",
     ),
-    "max_problems": optional("integer", "The first so many problems of each benchmark.", minimum=1),
-    "dry_run": Param(False, type="boolean", description="Print every command and stop."),
 }
 
 with DAG(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from omegaconf import OmegaConf
@@ -59,21 +59,27 @@ class BenchmarkRun(Settings):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        name, colon, samples = text.strip().rpartition(":")
+        text = text.strip()
+        name, colon, samples = text.rpartition(":")
         if not colon:
-            return cls(name=text.strip())
-        if not re.fullmatch(r"\d{1,6}", samples) or not name:
-            raise ConfigError(
-                f"benchmark {text.strip()!r}: samples must be a whole number from 0, as in gsm8k:8"
-            )
-        return cls(name=name, samples=int(samples))
+            name = text
+        elif not re.fullmatch(r"\d{1,6}", samples) or not name:
+            raise ConfigError(f"benchmark {text!r}: samples must be a whole number from 0, as in gsm8k:8")
+        if name.startswith(("/", ".", "~")) and not name.endswith((".yaml", ".yml")):
+            # Mostly half of one: commas separate benchmarks.
+            raise ConfigError(f"benchmark {text!r}: a path must end in .yaml and have no comma in it")
+        return cls(name=name, samples=int(samples) if colon else None)
 
     def __str__(self) -> str:
         return self.name if self.samples is None else f"{self.name}:{self.samples}"
 
 
 def parse_benchmarks(text: str) -> tuple[BenchmarkRun, ...]:
-    """``"gsm8k:4,aime24:64"`` as a tuple; ConfigError on samples below 0 or a benchmark named twice."""
+    """``"gsm8k:4,aime24:64"`` as a tuple.
+
+    Raises:
+        ConfigError: samples below 0, a path that is no YAML file's, or a benchmark named twice.
+    """
     runs = tuple(BenchmarkRun.parse(part) for part in text.split(",") if part.strip())
     names = [run.name for run in runs]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -271,12 +277,16 @@ def validated(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
 
 def _valid_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
-        field = kind.model_fields.get(str(part))
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            break
-        kind = nested
+        if field := kind.model_fields.get(str(part)):  # else an index, or a key that the user chose
+            kind = _model_in(field.annotation) or kind
     return sorted(kind.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """``Source`` of ``tuple[Source, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def is_override(argument: str) -> bool:

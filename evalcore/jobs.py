@@ -11,7 +11,7 @@ Each attempt has a folder of its own::
         log.txt         what the command prints
         lock            locked while the supervisor lives: this, not a pid, says that a job is running
         pid.json        pid, start time, host and boot id of supervisor and command
-        result.json     exit code or signal, written when it is over
+        result.json     exit code or signal, when it is over; until then only the place for it
         cancelled       somebody wants it stopped
         consumed        its outcome was reported, so that the next one to ask gets a new attempt
 
@@ -50,9 +50,10 @@ from typing import Any, NamedTuple
 import orjson
 import psutil
 
-from evalcore.errors import EvalError, JobError, ResultsError
+from evalcore.errors import EvalError, JobError
 from evalcore.processes import die_with
 from evalcore.records import write_file
+from evalcore.terminal import without_controls
 
 COMMAND = "command.json"
 LOG = "log.txt"
@@ -68,11 +69,10 @@ MAX_ATTEMPTS = 3
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 
+_RESULT_BYTES = 512
 _MARK = "EVALCORE_JOB"
 _POLL = 0.2
 _TAIL_BYTES = 1 << 16
-# Model text may reach a log; nothing in it shall steer the terminal that shows it.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class State(StrEnum):
@@ -163,26 +163,24 @@ def _submit(root: Path, name: str, number: int, argv: Sequence[str], env: dict[s
     temporary = folder.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)
-        write_file(temporary / COMMAND, orjson.dumps({"argv": list(argv)}))
-        lock = os.open(temporary / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except (OSError, ResultsError) as error:
-        raise JobError(f"job {name}: cannot write {temporary}: {error}") from error
-    try:
+        (temporary / COMMAND).write_bytes(_as_line({"argv": list(argv)}))
+        # So that the disk it fills cannot keep a command from having a result.
+        (temporary / RESULT).write_bytes(b" " * _RESULT_BYTES)
         # The lock is taken before the folder has its name, and handed on to the supervisor: there is no
         # moment in which a job that is about to run could be taken for a lost one.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            shutil.rmtree(temporary)
-            if not folder.is_dir():
-                raise
-            return folder
-        _start_supervisor(folder, lock, env)
+        with (temporary / LOCK).open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                return folder
+            _start_supervisor(folder, lock.fileno(), env)
     except OSError as error:
         raise JobError(f"job {name}: cannot start in {folder}: {error.strerror}") from error
     finally:
-        os.close(lock)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -229,10 +227,15 @@ def consume(folder: Path) -> None:
     (folder / CONSUMED).touch()
 
 
+def request_cancel(folder: Path) -> None:
+    """Tell the supervisor to stop the job, and do not wait for it."""
+    # It looks for this file; so a job is also stopped from a container with other pids.
+    (folder / CANCELLED).touch()
+
+
 def cancel(folder: Path) -> None:
     """Stop a job and everything it started, and wait until it is gone (at most GRACE + 5 s)."""
-    # The supervisor looks for this file; so a job is also stopped from a container with other pids.
-    (folder / CANCELLED).touch()
+    request_cancel(folder)
     deadline = time.monotonic() + GRACE + 5
     while _is_locked(folder / LOCK) and time.monotonic() < deadline:
         time.sleep(_POLL / 2)
@@ -292,9 +295,15 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
+def _as_line(content: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def _read_json(file: Path) -> dict[str, Any]:
+    """What a file says; {} if it is not there, or not yet complete: it is when its newline is there."""
     try:
-        return dict(orjson.loads(file.read_bytes()))
+        content = file.read_bytes()
+        return dict(orjson.loads(content)) if content.endswith(b"\n") else {}
     except FileNotFoundError:
         return {}
     except (OSError, orjson.JSONDecodeError) as error:
@@ -302,7 +311,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _clean(line: bytes) -> str:
-    return _CONTROL.sub("", line.decode(errors="replace"))[:2000]
+    return without_controls(line.decode(errors="replace"))[:2000]
 
 
 def _start_supervisor(folder: Path, lock: int, env: dict[str, str]) -> None:
@@ -386,7 +395,7 @@ class _Supervisor:
         now = psutil.Process()
         write_file(
             self.folder / PIDS,
-            orjson.dumps(
+            _as_line(
                 {
                     "supervisor": now.pid,
                     "supervisor_started": now.create_time(),
@@ -417,7 +426,9 @@ class _Supervisor:
             "signal": -code if code < 0 else None,
             "terminated": self.terminated,
         }
-        write_file(self.folder / RESULT, orjson.dumps(result))
+        # In place, where there is room for it, and with one write.
+        with (self.folder / RESULT).open("r+b") as file:
+            file.write(orjson.dumps(result).ljust(_RESULT_BYTES - 1) + b"\n")
 
 
 def main(argv: Sequence[str]) -> int:

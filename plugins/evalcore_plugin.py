@@ -1,4 +1,5 @@
-"""What this project adds to Airflow's web server: the page behind *Job log*, see ``web.job_log``."""
+"""What this project adds to Airflow itself: the page behind *Job log*, see ``web.job_log``, and the end of
+a job whose task is marked, see ``listeners.job``."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
+
+import listeners.job
 
 Message = MutableMapping[str, Any]
 
@@ -20,7 +23,8 @@ async def app(
 
 
 class EvalcorePlugin(AirflowPlugin):
-    """Registers the page."""
+    """Registers both."""
 
     name = "evalcore"
     fastapi_apps = [{"app": app, "url_prefix": "/evalcore", "name": "evalcore"}]
+    listeners = [listeners.job]

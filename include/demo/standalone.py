@@ -32,7 +32,7 @@ from evalcore.terminal import without_controls
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-START_TIMEOUT = 180.0
+START_TIMEOUT = 300.0
 STOP_TIMEOUT = 15.0
 FINAL = frozenset({"success", "failed"})
 

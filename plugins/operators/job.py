@@ -4,7 +4,13 @@
 
 The job's name follows from the DAG run, the task and its map index. A task that finds its job still
 there (after a retry, or the death of a worker or triggerer) waits for that one; a job that was killed or
-lost is made again and resumes where it stopped; clearing or failing the task cancels it.
+lost is made again and resumes where it stopped.
+
+Marking the task as failed or success, or its run, cancels the job: in a worker ``on_kill`` does it, while
+the task is deferred its trigger, and else (the trigger has not started, the task waits for a retry)
+``listeners.job`` in the API server, which has to see the jobs folder for that. Clearing a task cancels its
+job too, but for one case: a task cleared in the second or two before its trigger has started, or while no
+triggerer runs, may leave the job alone; the next try then waits for it if the command is still the same.
 """
 
 from __future__ import annotations
@@ -17,7 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
-from airflow.sdk import BaseOperator, BaseOperatorLink, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import (
+    BaseOperator,
+    BaseOperatorLink,
+    ExceptionRetryPolicy,
+    RetryAction,
+    RetryRule,
+    TaskInstanceState,
+)
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -30,6 +43,11 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 XCOM_JOB = "job"
+"""Where a task notes the folder of its job, that of all attempts."""
+
+MARKED = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED, TaskInstanceState.SKIPPED)
+"""The states in which no task has a job that runs."""
+
 _TAIL = 20
 
 
@@ -124,14 +142,19 @@ class JobOperator(BaseOperator):
 
     def _run(self, context: Context) -> Any:
         ti = context["ti"]
+        root = Path(self.jobs_folder).absolute()
         name = jobs.job_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        # Noted before it starts and the task looked at after: whoever marks the task either finds the job
+        # to stop (see listeners.job) or is noticed here.
+        ti.xcom_push(XCOM_JOB, str(root / name))
         try:
-            job = self._job = jobs.ensure(Path(self.jobs_folder), name, self.argv, _environment())
+            job = self._job = jobs.ensure(root, name, self.argv, _environment())
         except JobError as error:
             raise AirflowFailException(str(error)) from error
         self.log.info("Command: %s", shlex.join(self.argv))
         self.log.info("Job: %s", job)
-        ti.xcom_push(XCOM_JOB, str(job))
+        if self._is_killed or _state(ti) in MARKED:
+            self.on_kill()
         deadline = time.monotonic() + self.patience
         while not jobs.status(job).state.is_over:
             if time.monotonic() > deadline:
@@ -145,6 +168,25 @@ class JobOperator(BaseOperator):
         delay = conf.getint("workers", "min_heartbeat_interval") + 1
         trigger = JobTrigger(str(job), delay=delay, poll_interval=self.poll_interval)
         self.defer(trigger=trigger, method_name="resume")
+
+
+def find_job(dag_id: str, run_id: str, task_id: str, map_index: int, noted: object) -> Path | None:
+    """The newest attempt of a task's job, by what the task noted under XCOM_JOB; None if it has none.
+
+    Any task can note anything: a folder that is not named as this task's job, or whose log lies elsewhere,
+    is none.
+    """
+    if not isinstance(noted, str) or Path(noted).name != jobs.job_name(dag_id, run_id, task_id, map_index):
+        return None
+    folder = Path(noted).resolve()
+    job = jobs.latest(folder.parent, folder.name)
+    return job if job and (job / jobs.LOG).resolve() == job / jobs.LOG else None
+
+
+def _state(ti: Any) -> str | None:
+    """The state that Airflow's database has for this very task now, a user's mark for instance."""
+    found = ti.get_task_states(ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id])
+    return next(iter(found.get(ti.run_id, {}).values()), None)
 
 
 def _environment() -> dict[str, str]:

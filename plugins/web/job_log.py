@@ -1,7 +1,7 @@
 """The page behind *Job log*: what a task's job printed, whole, while it still runs too.
 
 ``/evalcore/jobs/<dag>/<run>/<task>/<map index>/log`` as plain text, for whoever may read that task's
-logs. Which file that is says the task's own XCom, never the address.
+logs. Where the job lies says the task's own XCom, never the address.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
 from evalcore import jobs
+from operators.job import XCOM_JOB, find_job
 
 app = FastAPI(title="evalcore", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -26,17 +27,17 @@ app = FastAPI(title="evalcore", docs_url=None, redoc_url=None, openapi_url=None)
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS))],
 )
 def job_log(dag_id: str, run_id: str, task_id: str, map_index: int, session: SessionDep) -> StreamingResponse:
-    """The log of the newest attempt of a task's job; 404 if it has none, or if its file is elsewhere."""
+    """The log of the newest attempt of a task's job; 404 if it has none, or none to be seen here."""
     query = XComModel.get_many(
-        run_id=run_id, key="job", task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
+        run_id=run_id, key=XCOM_JOB, task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
     )
     found = session.scalars(query).first()
     if found is None:
         raise HTTPException(404, f"Task {task_id} has not started a job")
-    folder = Path(XComModel.deserialize_value(found))
-    # Any task can write an XCom; only the log of a job may come out here.
-    if folder.parent.parent.name != ".jobs" or not (folder / jobs.COMMAND).is_file():
-        raise HTTPException(404, f"No job in {folder}, seen from the API server")
+    noted = XComModel.deserialize_value(found)
+    folder = find_job(dag_id, run_id, task_id, map_index, noted)
+    if folder is None:
+        raise HTTPException(404, f"No job of this task in {noted}, seen from the API server")
     return StreamingResponse(_lines(folder), media_type="text/plain; charset=utf-8")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
@@ -69,6 +69,29 @@ def test_a_failed_benchmark_does_not_lose_the_others(dag: DAG) -> None:
     assert dag.get_task("track").upstream_task_ids == {"score.summarize"}
 
 
+def test_jobs_are_tried_again_after_a_dead_worker_and_what_only_reads_is_not(dag: DAG) -> None:
+    retries = {task.task_id: task.retries for task in dag.tasks}
+    assert {task for task, number in retries.items() if number == 0} == {"plan", "report"}
+    assert {retries[task] for task in dag.task_ids if task not in ("plan", "report")} == {2}
+
+
+def test_a_command_given_as_a_template_stays_a_list(dag: DAG) -> None:
+    task = dag.get_task("track")
+    context = {"ti": Pulled({"track": ["evalcore", "track"], "jobs_folder": "/results/.jobs"})}
+    assert task.render_template(task.argv, context) == ["evalcore", "track"]
+    assert task.render_template(task.jobs_folder, context) == "/results/.jobs"
+
+
+class Pulled(NamedTuple):
+    """What of a task instance a template uses."""
+
+    xcoms: dict[str, Any]
+
+    def xcom_pull(self, *, task_ids: str, key: str) -> Any:
+        assert task_ids == "plan"
+        return self.xcoms[key]
+
+
 def test_the_form_offers_what_there_is(dag: DAG) -> None:
     assert dag.params.get_param("suite").schema["enum"] == include.names("suites")
     assert dag.params.get_param("server_type").schema["enum"] == [None, *get_args(ServerType)]
@@ -79,6 +102,7 @@ def test_every_param_says_what_it_is(dag: DAG) -> None:
     for name in dag.params:
         param = dag.params.get_param(name)
         assert param.description, name
+        assert "`" not in param.description, "the form shows it as it is"
         assert "type" in param.schema, name
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,19 @@ from evalcore.config import load_config
 from evalcore.generate import generate
 from evalcore.summarize import Scorecard
 from judge_server import running_judge
+from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 DAG = "evaluate_checkpoint"
+LONG = 300.0
+"""Seconds that a slow and busy machine may take for what takes seconds."""
 # Each answer its own request: of the samples of one request a server counts the tokens together only.
 SINGLE = ["client.group_samples=false"]
 # 4 at a time and half a second late: some 12 s to do harm in.
 SLOW = [*SINGLE, "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
+# Minutes, and so still at work when somebody stops it.
+ENDLESS = [*SINGLE, "client.concurrency=1", "server.args=[--faults,delay:seconds=3]"]
 ANSWERS = 90
 
 Rows = dict[tuple[str, int], dict[str, Any]]
@@ -36,14 +39,6 @@ Rows = dict[tuple[str, int], dict[str, Any]]
 def start(airflow: Airflow, checkpoint: Path, results: Path, **params: Any) -> str:
     conf = {"checkpoint": str(checkpoint), "suite": "tiny", "results": str(results), "max_problems": 10}
     return airflow.trigger(DAG, conf | params)
-
-
-def until(holds: Callable[[], Any], what: str, timeout: float = 90.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
-        time.sleep(0.1)
-    return found
 
 
 def states(airflow: Airflow, run: str) -> dict[str, str]:
@@ -74,10 +69,14 @@ def rows(results: Path) -> Rows:
     return found
 
 
+def find_job(results: Path) -> Path | None:
+    """The newest attempt of the run's generate job; None before there is one."""
+    names = [path.name for path in results.glob(".jobs/*-generate-0-*")]
+    return jobs.latest(results / ".jobs", names[0]) if names else None
+
+
 def generate_job(results: Path) -> Path:
-    """The newest attempt of the run's generate job, once its processes are there."""
-    (name,) = [path.name for path in (results / ".jobs").iterdir() if "-generate-0-" in path.name]
-    job = jobs.latest(results / ".jobs", name)
+    job = find_job(results)
     assert job is not None
     return job
 
@@ -86,18 +85,39 @@ def processes(job: Path) -> list[psutil.Process]:
     """Everything a job has started: the command, its inference server."""
     found = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             if process.environ().get("EVALCORE_JOB") == str(job):
                 found.append(process)
-        except psutil.Error:
-            continue
     return found
 
 
+def kill(*victims: psutil.Process) -> None:
+    for process in victims:
+        with contextlib.suppress(psutil.NoSuchProcess):  # the kernel kills some together with others
+            process.kill()
+
+
+def recorded(job: Path, what: str) -> psutil.Process:
+    """The ``supervisor`` or ``command`` of a job."""
+    return psutil.Process(orjson.loads((job / jobs.PIDS).read_bytes())[what])
+
+
+def gone(started: list[psutil.Process]) -> bool:
+    return not any(process.is_running() for process in started)
+
+
 def is_watched(airflow: Airflow, run: str, attempt: int) -> bool:
-    """Whether the triggerer has looked at the generate job: a task is deferred a moment before that."""
+    """Whether the triggerer has looked at the generate job: a task is deferred a while before that."""
     logs = airflow.home.rglob(f"run_id={run}/task_id=generate/map_index=0/attempt={attempt}.log.trigger*")
     return any("embedded server up" in log.read_text() for log in logs)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_on(tmp_path: Path) -> Iterator[None]:
+    yield
+    for folder in tmp_path.rglob(".jobs"):
+        for job in jobs.running(folder):
+            kill(*processes(job))
 
 
 @pytest.fixture(scope="module")
@@ -146,26 +166,31 @@ def the_log_page_is_for_those_who_may_read_the_tasks_logs(airflow: Airflow, run:
     assert httpx.get(f"{airflow.url}{link}").status_code == 401
     assert airflow.get(link.replace("/0/log", "/7/log")).status_code == 404
     assert airflow.get(link.replace("generate", "plan").replace("/0/log", "/-1/log")).status_code == 404
+    # What a task noted is not believed: not even another task's job comes out.
+    noted = Path(airflow.xcom(DAG, run, "generate", "job", map_index=0))
+    (convert,) = noted.parent.glob("*-convert-*")
+    for elsewhere in (str(convert), f"{noted}/../{convert.name}", str(noted / "1"), "/etc"):
+        path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/xcomEntries/job"
+        airflow.request("PATCH", path, {"value": elsewhere, "map_index": 0})
+        assert airflow.get(link).status_code == 404, elsewhere
 
 
 def test_killed_processes_are_started_again_and_no_answer_is_lost_or_double(
     airflow: Airflow, checkpoint: Path, tmp_path: Path, uninterrupted: Rows
 ) -> None:
     run = start(airflow, checkpoint, tmp_path, overrides=SLOW)
-    until(lambda: count(tmp_path) >= 10, "the first answers")
+    until(lambda: count(tmp_path) >= 10, "the first answers", LONG)
     # First the command, its server and its supervisor at once: nobody is left to say how it ended.
     first = generate_job(tmp_path)
-    supervisor = orjson.loads((first / jobs.PIDS).read_bytes())["supervisor"]
-    for pid in [supervisor, *(process.pid for process in processes(first))]:
-        os.kill(pid, signal.SIGKILL)
-    assert jobs.status(first).state is jobs.State.LOST
+    kill(recorded(first, "supervisor"), *processes(first))
+    until(lambda: jobs.status(first).state is jobs.State.LOST, "the kernel to notice")
     before = count(tmp_path)
     assert 10 <= before < ANSWERS
     # Then only the command of the second attempt.
-    until(lambda: count(tmp_path) >= before + 10, "answers of a second attempt")
+    until(lambda: count(tmp_path) >= before + 10, "answers of a second attempt", LONG)
     second = generate_job(tmp_path)
     assert second.name == "2"
-    os.kill(orjson.loads((second / jobs.PIDS).read_bytes())["command"], signal.SIGKILL)
+    kill(recorded(second, "command"))
     assert airflow.wait(DAG, run) == "success", states(airflow, run)
     assert generate_job(tmp_path).name == "3"
     assert rows(tmp_path) == uninterrupted
@@ -175,18 +200,28 @@ def test_jobs_outlive_scheduler_workers_and_triggerer_and_are_found_again(
     airflow: Airflow, checkpoint: Path, tmp_path: Path, uninterrupted: Rows
 ) -> None:
     deferred, running = tmp_path / "deferred", tmp_path / "running"
-    first = start(airflow, checkpoint, deferred, overrides=[*SLOW, "client.concurrency=2"])
-    until(lambda: states(airflow, first).get("generate[0]") == "deferred", "a deferred task")
+    first = start(airflow, checkpoint, deferred, overrides=SLOW)
+    waits_deferred(airflow, first, attempt=1)
+    # Held, so that they cannot be over before all this is.
+    held = processes(generate_job(deferred))
+    for process in held:
+        process.suspend()
     # The second one's task still waits in its worker process when that is killed.
-    second = start(airflow, checkpoint, running, overrides=[*SLOW, "client.concurrency=2"])
-    until(lambda: count(running) >= 1, "answers of the second run")
+    second = start(airflow, checkpoint, running, overrides=SLOW)
+    until(lambda: find_job(running), "the second run's job", LONG)
+    airflow.kill_component("scheduler")
+    started = processes(generate_job(running))
+    for process in started:
+        process.suspend()
     assert states(airflow, second)["generate[0]"] == "running"
-    for component in ("scheduler", "triggerer", "dag-processor"):
+    for component in ("triggerer", "dag-processor"):
         airflow.kill_component(component)
     assert jobs.status(generate_job(deferred)).state is jobs.State.RUNNING
     assert jobs.status(generate_job(running)).state is jobs.State.RUNNING
     for component in ("scheduler", "triggerer", "dag-processor"):
         airflow.start_component(component)
+    for process in (*held, *started):
+        process.resume()
     for run, results in ((first, deferred), (second, running)):
         assert airflow.wait(DAG, run) == "success", states(airflow, run)
         # The same attempt to the end: it was found, not started anew.
@@ -197,26 +232,75 @@ def test_jobs_outlive_scheduler_workers_and_triggerer_and_are_found_again(
 def test_clearing_or_failing_a_waiting_task_ends_its_processes(
     airflow: Airflow, checkpoint: Path, tmp_path: Path
 ) -> None:
-    # Minutes of work: on a busy machine the triggerer takes a while to notice.
-    slow = [*SINGLE, "client.concurrency=1", "server.args=[--faults,delay:seconds=3]"]
-    run = start(airflow, checkpoint, tmp_path, overrides=slow)
-    until(lambda: is_watched(airflow, run, attempt=1), "a trigger")
+    run = start(airflow, checkpoint, tmp_path, overrides=ENDLESS)
+    until(lambda: is_watched(airflow, run, attempt=1), "a trigger", LONG)
     first = generate_job(tmp_path)
     started = processes(first)
     assert len(started) >= 2, "the command and its server"
     airflow.clear(DAG, run, ["generate", 0])
-    until(lambda: not any(process.is_running() for process in started), "the processes to be gone")
-    assert jobs.status(first).state is jobs.State.CANCELLED
-    until(lambda: generate_job(tmp_path) != first, "the next attempt")
-    until(lambda: is_watched(airflow, run, attempt=2), "a trigger")
+    until(lambda: gone(started), "the processes to be gone", LONG)
+    until(lambda: jobs.status(first).state is jobs.State.CANCELLED, "the supervisor to say so")
+    until(lambda: generate_job(tmp_path) != first, "the next attempt", LONG)
+    until(lambda: is_watched(airflow, run, attempt=2), "a trigger", LONG)
     second = generate_job(tmp_path)
     started = processes(second)
     assert started
-    path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/0"
-    airflow.request("PATCH", path, {"new_state": "failed"})
-    until(lambda: not any(process.is_running() for process in started), "the processes to be gone")
+    mark_as_failed(airflow, run)
+    until(lambda: gone(started), "the processes to be gone", LONG)
     assert airflow.wait(DAG, run) == "failed"
     assert generate_job(tmp_path) == second
+
+
+def mark_as_failed(airflow: Airflow, run: str) -> None:
+    path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/0"
+    airflow.request("PATCH", path, {"new_state": "failed"})
+
+
+def test_a_task_whose_trigger_never_started_keeps_its_job_if_cleared_and_ends_it_if_marked(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path, uninterrupted: Rows
+) -> None:
+    cleared, failed = tmp_path / "cleared", tmp_path / "failed"
+    airflow.kill_component("triggerer")
+    try:
+        first = start(airflow, checkpoint, cleared, overrides=SLOW)
+        second = start(airflow, checkpoint, failed, overrides=SLOW)
+        for run in (first, second):
+            waits_deferred(airflow, run, attempt=1)
+        held = processes(generate_job(cleared))
+        for process in held:
+            process.suspend()
+        airflow.clear(DAG, first, ["generate", 0])
+        started = processes(generate_job(failed))
+        assert started
+        mark_as_failed(airflow, second)
+        until(lambda: gone(started), "the processes to be gone", LONG)
+        waits_deferred(airflow, first, attempt=2)
+    finally:
+        airflow.start_component("triggerer")
+    for process in held:
+        process.resume()
+    assert airflow.wait(DAG, first) == "success", states(airflow, first)
+    assert generate_job(cleared).name == "1"
+    assert rows(cleared) == uninterrupted
+    assert airflow.wait(DAG, second) == "failed"
+    assert generate_job(failed).name == "1"
+
+
+def waits_deferred(airflow: Airflow, run: str, attempt: int) -> None:
+    def found() -> list[tuple[str, int]]:
+        tasks = [task for task in airflow.tasks(DAG, run) if task["task_id"] == "generate"]
+        return [(task["state"], task["try_number"]) for task in tasks]
+
+    until(lambda: found() == [("deferred", attempt)], f"try {attempt} to wait deferred", LONG)
+
+
+def test_a_task_marked_in_its_worker_ends_its_job(airflow: Airflow, checkpoint: Path, tmp_path: Path) -> None:
+    run = start(airflow, checkpoint, tmp_path, overrides=ENDLESS)
+    until(lambda: find_job(tmp_path), "a job", LONG)
+    mark_as_failed(airflow, run)
+    assert airflow.wait(DAG, run) == "failed"
+    # However the mark and the task's own end of patience met, nothing is left.
+    until(lambda: jobs.running(tmp_path / ".jobs") == [], "the job to be gone", LONG)
 
 
 def test_a_bad_benchmark_fails_the_run_by_name_and_does_not_lose_the_good_one(

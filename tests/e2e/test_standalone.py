@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
-import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
 from demo.standalone import Airflow, AirflowError, _free_port
+from waiting import bystander
 
 
 def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
@@ -29,19 +30,17 @@ def test_a_home_has_one_airflow_at_a_time(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_airflow_left_running_is_killed_by_the_next(tmp_path: Path) -> None:
-    with (
-        subprocess.Popen(["sleep", "300"], start_new_session=True) as left,
-        subprocess.Popen(["sleep", "300"], start_new_session=True) as bystander,
-    ):
+    with bystander() as left, bystander() as other:
         started = psutil.Process(left.pid).create_time()
         # The second has the pid that was recorded, but is another process.
-        (tmp_path / "processes.json").write_text(json.dumps([(left.pid, started), (bystander.pid, 1.0)]))
+        (tmp_path / "processes.json").write_text(json.dumps([(left.pid, started), (other.pid, 1.0)]))
         airflow = Airflow(tmp_path)
         airflow._take_home()
-        assert left.wait(5) == -9
-        assert bystander.poll() is None
-        bystander.kill()
         airflow.stop()
+        assert left.wait(60) == -signal.SIGKILL
+        # A SIGKILL before this would be what it died of.
+        other.terminate()
+        assert other.wait(60) == -signal.SIGTERM
 
 
 def test_settings_of_another_airflow_do_not_reach_this_one(

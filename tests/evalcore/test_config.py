@@ -42,6 +42,7 @@ def test_sampling_falls_from_the_user_to_the_benchmark_to_the_default() -> None:
     "settings",
     [
         {"checkpoint": "/ckpt/step 1", "benchmarks": "gsm8k:0,aime24"},
+        {"checkpoint": "c", "benchmarks": "/a b/mine.yaml:4,./other.yml"},
         {"checkpoint": "c", "benchmarks": "a", "training_run": "001500", "skip_greedy": True},
         {"checkpoint": "c", "benchmarks": "a:1", "inference": {"stop": ["\n\n", "Q: {x}", "a=b"], "seed": 3}},
         {"benchmarks": "a", "server": {"type": "openai", "address": "http://h:1/v1", "model": "null"}},
@@ -60,6 +61,8 @@ def test_overrides_rebuild_the_config(settings: dict[str, object]) -> None:
         ("gsm8k:x", "samples must be a whole number from 0"),
         (":4", "samples must be a whole number from 0"),
         ("gsm8k:4,gsm8k:8", "named twice: gsm8k"),
+        ("/a,b/mine.yaml:4", "'/a': a path must end in .yaml and have no comma in it"),
+        ("~/a:1,b/mine.yaml", "'~/a:1': a path must end in .yaml and have no comma in it"),
     ],
 )
 def test_bad_benchmarks_are_refused(text: str, message: str) -> None:

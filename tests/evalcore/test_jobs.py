@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -16,6 +19,7 @@ import pytest
 from evalcore import jobs
 from evalcore.errors import JobError
 from evalcore.jobs import State
+from waiting import bystander, until
 
 SLEEP = ["sleep", "300"]
 
@@ -24,25 +28,29 @@ SLEEP = ["sleep", "300"]
 def root(tmp_path: Path) -> Iterator[Path]:
     """A folder for jobs; whatever runs in it is stopped after the test."""
     yield tmp_path
+    for job in jobs.running(tmp_path):
+        if (job / jobs.PIDS).is_file():
+            with contextlib.suppress(ProcessLookupError):  # it ends just now
+                kill(job, "supervisor")
     for lock in tmp_path.glob("*/*/lock"):
-        if (lock.parent / jobs.PIDS).is_file() and not jobs.status(lock.parent).state.is_over:
-            kill(lock.parent, "supervisor")
-            jobs._kill_marked(lock.parent)
+        jobs._kill_marked(lock.parent)
 
 
 def sh(script: str) -> list[str]:
     return ["bash", "-c", script]
 
 
-def until(holds: Callable[[], object], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
+def stubborn(end: Path) -> list[str]:
+    """Ignores SIGTERM until that file is there."""
+    return sh(f"trap '' TERM; echo up; while [ ! -e {end} ]; do sleep 0.02; done; exit 1")
+
+
+def waiting_for(file: Path, then: str) -> list[str]:
+    return sh(f"while [ ! -e {file} ]; do sleep 0.02; done; {then}")
 
 
 def ended(job: Path) -> jobs.Status:
-    until(lambda: jobs.status(job).state.is_over)
+    until(lambda: jobs.status(job).state.is_over, f"the end of {job}")
     return jobs.status(job)
 
 
@@ -115,7 +123,8 @@ def test_another_command_of_the_same_name_cancels_the_first(root: Path) -> None:
 
 
 def test_submitted_at_once_by_many_it_starts_once(root: Path) -> None:
-    command = sh(f"echo x >> {root}/starts; sleep 300")
+    go = root / "go"
+    command = waiting_for(go, f"echo x >> {root}/starts")
     found: list[Path] = []
     threads = [
         threading.Thread(target=lambda: found.append(jobs.ensure(root, "a", command))) for _ in range(8)
@@ -124,26 +133,31 @@ def test_submitted_at_once_by_many_it_starts_once(root: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    until((root / "starts").exists)
-    time.sleep(0.3)
-    assert (root / "starts").read_text() == "x\n"
-    assert set(found) == {root / "a" / "1"}
+    go.touch()
+    assert ended(root / "a" / "1").state is State.SUCCEEDED
+    assert found == [root / "a" / "1"] * 8
     assert [path.name for path in (root / "a").iterdir()] == ["1"]
+    assert (root / "starts").read_text() == "x\n"
 
 
 def test_a_job_outlives_the_process_group_that_submitted_it(root: Path) -> None:
+    go = root / "go"
     code = (
         "import sys, time; from pathlib import Path; from evalcore import jobs;"
-        f"jobs.ensure(Path({str(root)!r}), 'a', ['sleep', '300']); print('up', flush=True); time.sleep(300)"
+        f"jobs.ensure(Path({str(root)!r}), 'a', {waiting_for(go, 'echo alive')!r});"
+        "print('up', flush=True); time.sleep(300)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as submitter:
-        assert submitter.stdout is not None
-        assert submitter.stdout.readline() == "up\n"
-        os.killpg(submitter.pid, signal.SIGKILL)
-    time.sleep(0.3)
-    assert jobs.status(root / "a" / "1").state is State.RUNNING
+        try:
+            assert submitter.stdout is not None
+            assert submitter.stdout.readline() == "up\n"
+        finally:
+            os.killpg(submitter.pid, signal.SIGKILL)
+    go.touch()
+    assert ended(root / "a" / "1").state is State.SUCCEEDED
+    assert jobs.tail(root / "a" / "1") == ["alive"]
 
 
 def test_a_killed_command_is_tried_again_a_limited_number_of_times(root: Path) -> None:
@@ -155,6 +169,16 @@ def test_a_killed_command_is_tried_again_a_limited_number_of_times(root: Path) -
     with pytest.raises(JobError, match="killed by SIGKILL, 3 times in a row"):
         jobs.ensure(root, "a", SLEEP)
     # That was its outcome, and was reported; whoever asks now wants it tried again.
+    assert jobs.ensure(root, "a", SLEEP).name == "4"
+
+
+def test_what_was_reported_does_not_count_as_tried(root: Path) -> None:
+    for attempt in (1, 2, 3):
+        job = jobs.ensure(root, "a", SLEEP)
+        kill(job, "command")
+        ended(job)
+        if attempt == 2:
+            jobs.consume(job)
     assert jobs.ensure(root, "a", SLEEP).name == "4"
 
 
@@ -170,12 +194,21 @@ def test_with_its_supervisor_the_command_dies_and_the_job_is_lost(root: Path) ->
 def test_the_next_attempt_first_kills_what_a_lost_one_left_behind(root: Path) -> None:
     # As a server in a session of its own, which the kernel does not kill with the supervisor.
     job = jobs.ensure(root, "a", sh(f"setsid sleep 301 & echo $! > {root}/left; sleep 300"))
-    until(lambda: (root / "left").exists() and (root / "left").read_text())
-    left = int((root / "left").read_text())
+    left = int(until(lambda: (root / "left").exists() and (root / "left").read_text()))
     kill(job, "supervisor")
     until(lambda: jobs.status(job).state is State.LOST)
     assert is_alive(left)
     jobs.ensure(root, "a", sh("true"))
+    until(lambda: not is_alive(left))
+
+
+def test_cancel_kills_what_a_lost_job_left_behind(root: Path) -> None:
+    job = jobs.ensure(root, "a", sh(f"setsid sleep 301 & echo $! > {root}/left; sleep 300"))
+    left = int(until(lambda: (root / "left").exists() and (root / "left").read_text()))
+    kill(job, "supervisor")
+    assert ended(job).state is State.LOST
+    assert is_alive(left)
+    jobs.cancel(job)
     until(lambda: not is_alive(left))
 
 
@@ -189,7 +222,7 @@ def test_what_a_command_leaves_behind_is_killed_when_it_ends(root: Path) -> None
 def test_a_submitter_killed_before_the_supervisor_started_leaves_a_lost_job(root: Path) -> None:
     folder = root / "a" / "1"
     folder.mkdir(parents=True)
-    (folder / jobs.COMMAND).write_bytes(orjson.dumps({"argv": SLEEP}))
+    (folder / jobs.COMMAND).write_bytes(jobs._as_line({"argv": SLEEP}))
     (folder / jobs.LOCK).touch()
     assert jobs.status(folder).state is State.LOST
     assert jobs.ensure(root, "a", SLEEP).name == "2"
@@ -197,12 +230,28 @@ def test_a_submitter_killed_before_the_supervisor_started_leaves_a_lost_job(root
 
 def test_cancel_stops_the_command_and_its_children(root: Path) -> None:
     job = jobs.ensure(root, "a", sh(f"sleep 303 & echo $! > {root}/child; wait"))
-    until(lambda: (root / "child").exists() and (root / "child").read_text())
-    child = int((root / "child").read_text())
+    child = int(until(lambda: (root / "child").exists() and (root / "child").read_text()))
     jobs.cancel(job)
     assert jobs.status(job).state is State.CANCELLED
     until(lambda: not is_alive(child))
     assert jobs.ensure(root, "a", ["true"]).name == "2"
+
+
+def test_a_job_that_ended_well_is_not_cancelled_any_more(root: Path) -> None:
+    job = jobs.ensure(root, "a", ["true"])
+    ended(job)
+    jobs.cancel(job)
+    assert jobs.status(job).state is State.SUCCEEDED
+    assert jobs.ensure(root, "a", ["true"]) == job
+
+
+def test_a_request_to_cancel_does_not_wait_for_the_end(root: Path) -> None:
+    job = jobs.ensure(root, "a", stubborn(root / "go"))
+    until(lambda: jobs.tail(job) == ["up"])
+    jobs.request_cancel(job)
+    assert jobs.status(job).state is State.RUNNING
+    (root / "go").touch()
+    assert ended(job).state is State.CANCELLED
 
 
 @pytest.mark.slow
@@ -213,7 +262,7 @@ def test_cancelled_jobs_do_not_count_as_lost(root: Path) -> None:
 
 
 def test_cancel_kills_a_command_that_ignores_sigterm(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = jobs.ensure(root, "a", sh("trap '' TERM; echo up; while true; do sleep 0.1; done"))
+    job = jobs.ensure(root, "a", stubborn(root / "never"))
     until(lambda: jobs.tail(job) == ["up"])
     command = pid(job, "command")
     # The supervisor's own grace is longer than this, so that it is cancel that has to do it.
@@ -223,26 +272,50 @@ def test_cancel_kills_a_command_that_ignores_sigterm(root: Path, monkeypatch: py
     assert ended(job).state is State.CANCELLED
 
 
-def test_a_recorded_pid_that_now_is_another_process_is_not_killed(root: Path) -> None:
-    job = jobs.ensure(root, "a", ["true"])
-    ended(job)
-    with subprocess.Popen(SLEEP) as bystander:
-        pids = orjson.loads((job / jobs.PIDS).read_bytes())
-        earlier = {"supervisor": bystander.pid, "supervisor_started": pids["supervisor_started"] - 60}
-        (job / jobs.PIDS).write_bytes(orjson.dumps({**pids, **earlier}))
-        jobs._kill_recorded(job)
-        with pytest.raises(subprocess.TimeoutExpired):  # a kill takes a moment to show
-            bystander.wait(0.3)
-        bystander.kill()
-
-
-def test_a_job_of_another_machine_is_not_shot_at(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("recorded", "error"),
+    [
+        ({"supervisor_started": 1.0}, None),  # its pid is another's by now
+        ({"boot": "before"}, "runs on"),
+        ({"host": "elsewhere"}, "runs on elsewhere"),
+    ],
+)
+def test_only_the_very_process_that_was_recorded_is_killed(
+    root: Path, recorded: dict[str, Any], error: str | None
+) -> None:
     job = jobs.ensure(root, "a", ["true"])
     ended(job)
     pids = orjson.loads((job / jobs.PIDS).read_bytes())
-    (job / jobs.PIDS).write_bytes(orjson.dumps({**pids, "host": "elsewhere"}))
-    with pytest.raises(JobError, match="runs on elsewhere"):
-        jobs._kill_recorded(job)
+    with bystander() as other:
+        started = psutil.Process(other.pid).create_time()
+        record(job, pids | {"supervisor": other.pid, "supervisor_started": started} | recorded)
+        with pytest.raises(JobError, match=error) if error else contextlib.nullcontext():
+            jobs._kill_recorded(job)
+        # A SIGKILL before this would be what it died of.
+        other.terminate()
+        assert other.wait() == -signal.SIGTERM
+
+
+def record(job: Path, pids: dict[str, Any]) -> None:
+    (job / jobs.PIDS).write_bytes(jobs._as_line(pids))
+
+
+def test_a_machine_that_restarted_has_lost_the_job_and_nobody_is_killed_for_it(root: Path) -> None:
+    # What a power cut leaves: files of a job that ran, with pids that other processes may have now.
+    job = root / "a" / "1"
+    job.mkdir(parents=True)
+    (job / jobs.COMMAND).write_bytes(jobs._as_line({"argv": SLEEP}))
+    (job / jobs.RESULT).write_bytes(b" " * 512)
+    (job / jobs.LOCK).touch()
+    with bystander() as other:
+        started = psutil.Process(other.pid).create_time()
+        pids = {"supervisor": other.pid, "supervisor_started": started, "command": other.pid}
+        record(job, {**pids, "host": "here", "boot": "before"})
+        assert jobs.status(job).state is State.LOST
+        jobs.cancel(job)
+        assert jobs.ensure(root, "a", SLEEP).name == "2"
+        other.terminate()
+        assert other.wait() == -signal.SIGTERM
 
 
 def test_a_supervisor_told_to_stop_stops_its_command_and_the_job_can_go_on(root: Path) -> None:
@@ -251,6 +324,35 @@ def test_a_supervisor_told_to_stop_stops_its_command_and_the_job_can_go_on(root:
     until(lambda: jobs.tail(job) == ["up"])
     kill(job, "supervisor", signal.SIGTERM)
     assert ended(job) == jobs.Status(State.KILLED, signal=signal.SIGTERM)
+
+
+def test_a_supervisor_kills_a_command_that_ignores_sigterm(root: Path) -> None:
+    job = root / "a" / "1"
+    job.mkdir(parents=True)
+    (job / jobs.COMMAND).write_bytes(jobs._as_line({"argv": stubborn(root / "never")}))
+    (job / jobs.RESULT).touch()
+    code = (
+        "import sys; from pathlib import Path; from evalcore import jobs; jobs.GRACE = 0.3;"
+        "supervisor = jobs._Supervisor(Path(sys.argv[1])); supervisor.wait(supervisor.start())"
+    )
+    log = (job / jobs.LOG).open("wb")
+    with log, subprocess.Popen([sys.executable, "-c", code, str(job)], stdout=log) as supervisor:
+        try:
+            until(lambda: jobs.tail(job) == ["up"])
+            jobs.request_cancel(job)
+            assert supervisor.wait(60) == 0
+        finally:
+            supervisor.kill()
+    assert jobs.status(job) == jobs.Status(State.CANCELLED, signal=signal.SIGKILL)
+
+
+def test_a_supervisor_kills_nobody_before_its_time(root: Path) -> None:
+    job = jobs.ensure(
+        root, "a", sh(f"trap 'sleep 0.5; touch {root}/saved; exit' TERM; echo up; sleep 300 & wait")
+    )
+    until(lambda: jobs.tail(job) == ["up"])
+    jobs.cancel(job)
+    assert (root / "saved").exists()
 
 
 def test_the_environment_is_what_was_given_and_no_part_of_the_files(root: Path) -> None:
@@ -302,8 +404,67 @@ def test_names_are_one_path_component_and_differ_where_their_parts_do() -> None:
 
 def test_an_unwritable_root_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(JobError, match=r"job a: cannot write .*Not a directory"):
+    with pytest.raises(JobError, match=r"job a: cannot start in .*/file/a/1: Not a directory"):
         jobs.ensure(tmp_path / "file", "a", ["true"])
+
+
+def test_a_job_that_cannot_be_written_leaves_nothing(root: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Enough for the command, and not for the result's place.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(JobError, match=f"job a: cannot start in {root}/a/1: File too large"):
+            jobs.ensure(root, "a", ["true"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list((root / "a").iterdir()) == []
+
+
+ON_A_FULL_DISK = """
+import sys, time
+from pathlib import Path
+from evalcore import jobs
+root = Path(sys.argv[1])
+job = jobs.ensure(root, "a", ["sh", "-c", f"cat /dev/zero > {root}/filler; exit 3"])
+while not jobs.status(job).state.is_over:
+    time.sleep(0.02)
+print(jobs.status(job))
+try:
+    jobs.ensure(root, "b", ["true"])
+except jobs.JobError as error:
+    print(error)
+print([path.name for path in root.glob("b/*")])
+"""
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
+def test_a_full_disk_does_not_lose_the_result(tmp_path: Path) -> None:
+    # A disk of its own, 128 KB, for one process and its children.
+    mount = 'mount -t tmpfs -o size=128k none "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    run = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, ON_A_FULL_DISK],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if run.returncode == 77 or "unshare" in run.stderr:
+        pytest.skip("no name spaces for users here")
+    assert run.stdout.splitlines() == [
+        "failed with exit code 3",
+        f"job b: cannot start in {tmp_path}/b/1: No space left on device",
+        "[]",
+    ], run.stderr
+
+
+def test_a_result_has_its_place_before_the_command_starts(root: Path) -> None:
+    job = jobs.ensure(root, "a", waiting_for(root / "go", "exit 3"))
+    place = (job / jobs.RESULT).stat()
+    assert jobs.status(job).state is State.RUNNING
+    (root / "go").touch()
+    assert ended(job) == jobs.Status(State.FAILED, exit_code=3)
+    written = (job / jobs.RESULT).stat()
+    assert (written.st_ino, written.st_size) == (place.st_ino, place.st_size)
 
 
 def test_no_such_job(tmp_path: Path) -> None:

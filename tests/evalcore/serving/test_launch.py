@@ -5,7 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ from evalcore.errors import ServerError
 from evalcore.serving import launch, supervise
 from evalcore.serving.embedded import running
 from evalcore.serving.launch import server_command, serving
+from waiting import started, until
 
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include/tiny/checkpoints").iterdir())[1]
 
@@ -177,16 +178,12 @@ def test_no_checkpoint_to_serve(tmp_path: Path) -> None:
 def test_reserved_ports_differ_and_can_be_served_on() -> None:
     with launch._reserved_port() as first, launch._reserved_port() as second:
         assert first != second
-        serve = subprocess.Popen(
+        with started(
             [sys.executable, "-m", "http.server", str(first), "--bind", "127.0.0.1"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(lambda: psutil.Process(serve.pid).net_connections(), "a listener")
-        finally:
-            serve.kill()
-            serve.wait()
+        ) as serve:
+            until(lambda: psutil.Process(serve.pid).net_connections(), "a listener")
 
 
 STARTER = """
@@ -203,95 +200,67 @@ with serving(Server(), Path(sys.argv[1]), name="x", log_file=Path(sys.argv[2])) 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.slow
 def test_server_dies_with_its_starter(how: signal.Signals, tmp_path: Path) -> None:
-    starter = subprocess.Popen(
+    with started(
         [sys.executable, "-c", STARTER, str(CHECKPOINT), str(tmp_path / "log")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    assert starter.stdout
-    assert starter.stdout.readline().startswith(b"http://127.0.0.1:")
-    server = psutil.Process(starter.pid).children(recursive=True)
-    assert len(server) == 2  # the supervisor, and the server in a group of its own
-    assert os.getpgid(server[1].pid) == server[1].pid != os.getpgid(server[0].pid)
+    ) as starter:
+        assert starter.stdout
+        assert starter.stdout.readline().startswith(b"http://127.0.0.1:")
+        server = psutil.Process(starter.pid).children(recursive=True)
+        assert len(server) == 2  # the supervisor, and the server in a group of its own
+        assert os.getpgid(server[1].pid) == server[1].pid != os.getpgid(server[0].pid)
 
-    starter.send_signal(how)
-    starter.wait(20)
-    starter.stdout.close()
+        starter.send_signal(how)
+        starter.wait(120)
 
-    _wait_for(lambda: not any(process.is_running() for process in server), "the end of the server")
+        until(lambda: not any(process.is_running() for process in server), "the end of the server")
 
 
 @pytest.mark.slow
-def test_supervisor_kills_a_group_that_ignores_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supervisor_kills_a_group_that_ignores_sigterm() -> None:
     stubborn = (
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); "
         "os.write(1, b'up\\n'); time.sleep(600)"
     )
     script = Path(supervise.__file__).read_text().replace("GRACE = 10.0", "GRACE = 0.3")
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, sys.executable, "-c", stubborn],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin
-    assert process.stdout
-    assert [process.stdout.readline() for _ in range(2)] == [b"up\n"] * 2
-    group = psutil.Process(process.pid).children(recursive=True)
-    assert len(group) == 2
+    with supervisor("-c", script, sys.executable, "-c", stubborn) as process:
+        assert process.stdin
+        assert process.stdout
+        assert [process.stdout.readline() for _ in range(2)] == [b"up\n"] * 2
+        group = psutil.Process(process.pid).children(recursive=True)
+        assert len(group) == 2
 
-    process.stdin.close()
+        process.stdin.close()
 
-    assert process.wait(10) == 128 + signal.SIGKILL
-    process.stdout.close()
-    _wait_for(lambda: not any(member.is_running() for member in group), "the end of the group")
+        assert process.wait(120) == 128 + signal.SIGKILL
+        until(lambda: not any(member.is_running() for member in group), "the end of the group")
 
 
 def test_supervisor_that_is_terminated_takes_its_server_along() -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            supervise.__file__,
-            sys.executable,
-            "-c",
-            "import time; print('up', flush=True); time.sleep(600)",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin
-    assert process.stdout
-    assert process.stdout.readline() == b"up\n"
-    [server] = psutil.Process(process.pid).children()
+    program = "import time; print('up', flush=True); time.sleep(600)"
+    with supervisor(supervise.__file__, sys.executable, "-c", program) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"up\n"
+        [server] = psutil.Process(process.pid).children()
 
-    process.terminate()
+        process.terminate()
 
-    assert process.wait(10) == 128 + signal.SIGTERM
-    assert not server.is_running()
-    process.stdin.close()
-    process.stdout.close()
+        assert process.wait(120) == 128 + signal.SIGTERM
+        assert not server.is_running()
 
 
 def test_supervisor_ends_as_its_command_and_kills_what_it_leaves() -> None:
     leaver = (
         "import os, sys, time; pid = os.fork(); (pid or time.sleep(600)); print(pid, flush=True); os._exit(3)"
     )
-    process = subprocess.Popen(
-        [sys.executable, supervise.__file__, sys.executable, "-c", leaver],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin
-    assert process.stdout
-    left = int(process.stdout.readline())
+    with supervisor(supervise.__file__, sys.executable, "-c", leaver) as process:
+        assert process.stdout
+        left = int(process.stdout.readline())
 
-    assert process.wait(10) == 3
-    process.stdin.close()
-    process.stdout.close()
-    _wait_for(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie", "its end")
+        assert process.wait(120) == 3
+        until(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie", "its end")
 
 
-def _wait_for(condition: object, what: str) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
+def supervisor(*arguments: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return started([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -3,10 +3,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import pytest
@@ -22,36 +21,29 @@ from evalcore import jobs
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
 from operators.grade import GradeOperator
-from operators.job import JobFailed, JobLogLink, JobOperator, _environment
+from operators.job import JobFailed, JobLogLink, JobOperator, _environment, find_job
 from operators.judge import JudgeOperator
 from operators.summarize import SummarizeOperator
 from operators.track import TrackOperator
-
-
-class TaskInstance(NamedTuple):
-    """What of a task instance the operator uses."""
-
-    xcoms: dict[str, Any]
-    dag_id: str = "evaluate"
-    run_id: str = "manual__2026-11-21T00:00:00+00:00"
-    task_id: str = "generate"
-    map_index: int = -1
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
+from task_instance import TaskInstance
+from waiting import until
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    yield {"ti": TaskInstance({})}
-    for lock in tmp_path.glob("*/*/lock"):
-        jobs.cancel(lock.parent)
+    yield {"ti": TaskInstance()}
+    for job in jobs.running(tmp_path):
+        jobs.cancel(job)
 
 
 def operator(root: Path, script: str, **options: Any) -> JobOperator:
     return JobOperator(
         task_id="generate", argv=["bash", "-c", script], jobs_folder=str(root), **{"patience": 0, **options}
     )
+
+
+def waiting_for(file: Path) -> str:
+    return f"while [ ! -e {file} ]; do sleep 0.02; done"
 
 
 def deferred(task: JobOperator, context: Any) -> Path:
@@ -62,19 +54,31 @@ def deferred(task: JobOperator, context: Any) -> Path:
 
 
 def ended(job: Path) -> None:
-    while not jobs.status(job).state.is_over:
-        time.sleep(0.02)
+    until(lambda: jobs.status(job).state.is_over, f"the end of {job}")
+
+
+def newest(context: Any) -> Path:
+    """The newest attempt of the job that the task noted."""
+    noted = Path(context["ti"].xcoms["job"])
+    job = jobs.latest(noted.parent, noted.name)
+    assert job is not None
+    return job
 
 
 def test_a_short_job_needs_no_deferral(tmp_path: Path, context: Any) -> None:
-    task = operator(tmp_path, "echo hi", returns=[1, 2], patience=10)
+    task = operator(tmp_path, "echo hi", returns=[1, 2], patience=120)
     assert task.execute(context) == [1, 2]
-    assert Path(context["ti"].xcoms["job"]).parent.parent == tmp_path
+    assert newest(context).parent.parent == tmp_path
 
 
 def test_a_long_one_is_waited_for_deferred(tmp_path: Path, context: Any) -> None:
-    task = operator(tmp_path, "sleep 0.5", returns="done")
+    task = operator(tmp_path, waiting_for(tmp_path / "go"), returns="done")
     job = deferred(task, context)
+    # Airflow can call it too early, after a triggerer's restart for instance.
+    with pytest.raises(TaskDeferred) as again:
+        task.resume(context, {"folder": str(job)})
+    assert again.value.trigger.folder == str(job)
+    (tmp_path / "go").touch()
     ended(job)
     assert task.resume(context, {"folder": str(job)}) == "done"
     assert (job / jobs.CONSUMED).exists()
@@ -88,7 +92,7 @@ def test_the_trigger_is_silent_until_airflow_noticed_the_deferral(tmp_path: Path
 
 def test_a_failure_is_the_commands_own_last_error(tmp_path: Path, context: Any) -> None:
     task = operator(
-        tmp_path, "echo evalcore: error: gsm8k has no row 7; exit 1", subject="gsm8k", patience=10
+        tmp_path, "echo evalcore: error: gsm8k has no row 7; exit 1", subject="gsm8k", patience=120
     )
     with pytest.raises(JobFailed, match=r"gsm8k: gsm8k has no row 7 \(log: .*log.txt\)"):
         task.execute(context)
@@ -97,7 +101,7 @@ def test_a_failure_is_the_commands_own_last_error(tmp_path: Path, context: Any) 
 def test_a_failure_is_not_tried_again_by_airflow_but_by_whoever_clears_it(
     tmp_path: Path, context: Any
 ) -> None:
-    task = operator(tmp_path, "exit 1", patience=10)
+    task = operator(tmp_path, "exit 1", patience=120)
     with pytest.raises(JobFailed) as failure:
         task.execute(context)
     assert task.retry_policy is not None
@@ -105,10 +109,7 @@ def test_a_failure_is_not_tried_again_by_airflow_but_by_whoever_clears_it(
     assert task.retry_policy.evaluate(OSError(), 1, 3).action.value == "default"
     with pytest.raises(JobFailed):
         task.execute(context)
-    assert jobs.latest(tmp_path, Path(context["ti"].xcoms["job"]).parent.name) == Path(
-        context["ti"].xcoms["job"]
-    )
-    assert Path(context["ti"].xcoms["job"]).name == "2"
+    assert newest(context).name == "2"
 
 
 def test_a_new_try_finds_the_job_of_one_whose_worker_died(tmp_path: Path, context: Any) -> None:
@@ -117,9 +118,11 @@ def test_a_new_try_finds_the_job_of_one_whose_worker_died(tmp_path: Path, contex
 
 
 def test_a_new_try_takes_a_result_nobody_took(tmp_path: Path, context: Any) -> None:
-    job = deferred(operator(tmp_path, f"sleep 0.3; echo x >> {tmp_path}/starts"), context)
+    script = f"{waiting_for(tmp_path / 'go')}; echo x >> {tmp_path}/starts"
+    job = deferred(operator(tmp_path, script), context)
+    (tmp_path / "go").touch()
     ended(job)
-    operator(tmp_path, f"sleep 0.3; echo x >> {tmp_path}/starts", patience=10).execute(context)
+    operator(tmp_path, script, patience=120).execute(context)
     assert (tmp_path / "starts").read_text() == "x\n"
 
 
@@ -148,14 +151,49 @@ def test_a_job_cancelled_by_clearing_the_task_starts_anew(tmp_path: Path, contex
     assert deferred(operator(tmp_path, "sleep 300"), context).name == "2"
 
 
-def test_stopping_the_task_while_it_waits_itself_cancels_the_job(tmp_path: Path, context: Any) -> None:
-    task = operator(tmp_path, "sleep 300", patience=60)
-    threading.Timer(0.5, task.on_kill).start()
+def stopped(task: JobOperator, context: Any) -> Path:
     with pytest.raises(AirflowException, match="cancelled, since its task was stopped"):
         task.execute(context)
-    job = Path(context["ti"].xcoms["job"])
+    job = newest(context)
     assert jobs.status(job).state is jobs.State.CANCELLED
-    assert job.name == "1"
+    return job
+
+
+def test_stopping_the_task_while_it_waits_itself_cancels_the_job(tmp_path: Path, context: Any) -> None:
+    task = operator(tmp_path, "sleep 300", patience=120)
+
+    def stop() -> None:
+        until(lambda: jobs.running(tmp_path))
+        task.on_kill()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    assert stopped(task, context).name == "1"
+    stopper.join()
+
+
+def test_stopping_the_task_while_it_starts_its_job_cancels_that(tmp_path: Path, context: Any) -> None:
+    task = operator(tmp_path, "sleep 300", patience=120)
+    task.on_kill()
+    stopped(task, context)
+
+
+@pytest.mark.parametrize("mark", ["failed", "success", "skipped"])
+def test_a_task_marked_before_its_job_started_does_not_leave_it_running(
+    tmp_path: Path, context: Any, mark: str
+) -> None:
+    context["ti"].state = mark
+    stopped(operator(tmp_path, "sleep 300"), context)
+
+
+def test_a_job_stopped_for_a_marked_task_does_not_run_again(tmp_path: Path, context: Any) -> None:
+    task = operator(tmp_path, "sleep 300")
+    job = deferred(task, context)
+    jobs.cancel(job)
+    context["ti"].state = "failed"
+    with pytest.raises(AirflowException, match="cancelled, since its task was stopped"):
+        task.resume(context, {"folder": str(job)})
+    assert jobs.running(tmp_path) == []
 
 
 def test_without_a_command_the_task_is_skipped(tmp_path: Path, context: Any) -> None:
@@ -166,7 +204,7 @@ def test_without_a_command_the_task_is_skipped(tmp_path: Path, context: Any) -> 
 
 def test_a_folder_that_cannot_be_written_fails_at_once(tmp_path: Path, context: Any) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(AirflowFailException, match="cannot write"):
+    with pytest.raises(AirflowFailException, match="cannot start in"):
         operator(tmp_path / "file", "true").execute(context)
 
 
@@ -181,9 +219,59 @@ def test_a_job_inherits_keys_but_nothing_of_airflow(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_link_is_a_path_with_every_part_quoted(context: Any, tmp_path: Path) -> None:
-    ti = context["ti"]._replace(task_id="score.grade", map_index=3)
+    ti = TaskInstance(task_id="score.grade", map_index=3)
     link = JobLogLink().get_link(operator(tmp_path, "true"), ti_key=ti)
     assert link == "/evalcore/jobs/evaluate/manual__2026-11-21T00%3A00%3A00%2B00%3A00/score.grade/3/log"
+
+
+KEY = ("evaluate", "r", "score.grade", 3)
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> str:
+    """The folder of a job of the task KEY, which ended."""
+    ended(jobs.ensure(tmp_path / ".jobs", jobs.job_name(*KEY), ["echo", "hi"]))
+    return str(tmp_path / ".jobs" / jobs.job_name(*KEY))
+
+
+def test_a_job_is_found_by_what_its_task_noted(noted: str) -> None:
+    assert find_job(*KEY, noted) == Path(noted) / "1"
+    jobs.consume(Path(noted) / "1")
+    ended(jobs.ensure(Path(noted).parent, jobs.job_name(*KEY), ["true"]))
+    assert find_job(*KEY, noted) == Path(noted) / "2"
+
+
+def test_a_results_folder_may_be_a_link(noted: str, tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(tmp_path)
+    found = find_job(*KEY, str(tmp_path / "results" / ".jobs" / Path(noted).name))
+    assert found == Path(noted) / "1"
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        lambda noted: str(Path(noted) / "1"),
+        lambda noted: str(Path(noted).with_name("other")),
+        lambda noted: f"{noted}/..",
+        lambda noted: f"/etc/{Path(noted).name}",
+        lambda noted: [noted],
+        lambda noted: None,
+    ],
+)
+def test_what_is_not_this_tasks_job_is_not_found(noted: str, elsewhere: Callable[[str], object]) -> None:
+    assert find_job(*KEY, elsewhere(noted)) is None
+
+
+def test_the_job_of_another_task_is_not_found(noted: str) -> None:
+    assert find_job("evaluate", "r", "score.grade", 4, noted) is None
+
+
+def test_a_log_that_is_a_link_to_another_file_is_not_found(noted: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    log = Path(noted) / "1" / jobs.LOG
+    log.unlink()
+    log.symlink_to(tmp_path / "secret")
+    assert find_job(*KEY, noted) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""Cancels the job of a task that is marked as failed or success, alone or with its run.
+
+The trigger of a deferred task does that too (``JobTrigger.on_kill``), but only once it has started: a task
+marked within the first second, or while it waits for a retry after its worker died, has a job that nobody
+watches. Airflow calls these functions where the state is changed, in the API server or the scheduler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.listeners import hookimpl
+from sqlalchemy import event, inspect
+
+from evalcore import jobs
+
+if TYPE_CHECKING:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+
+@hookimpl
+def on_task_instance_success(task_instance: TaskInstance | RuntimeTaskInstance) -> None:
+    _cancel_job(task_instance)
+
+
+@hookimpl
+def on_task_instance_failed(task_instance: TaskInstance | RuntimeTaskInstance) -> None:
+    _cancel_job(task_instance)
+
+
+@hookimpl
+def on_task_instance_skipped(task_instance: TaskInstance | RuntimeTaskInstance) -> None:
+    _cancel_job(task_instance)
+
+
+def _cancel_job(ti: TaskInstance | RuntimeTaskInstance) -> None:
+    # In a worker, which calls this for every task there is, an operator sees to its job itself.
+    mapped = inspect(ti, raiseerr=False)
+    if mapped is None:
+        return
+    # Here, since every process of Airflow loads its plugins.
+    from operators.job import MARKED, XCOM_JOB, find_job
+
+    if ti.state not in MARKED:  # up for retry: the next try finds the job again
+        return
+    noted = ti.xcom_pull(task_ids=ti.task_id, key=XCOM_JOB, map_indexes=ti.map_index, session=mapped.session)
+    job = find_job(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, noted)
+    if job and jobs.status(job).state is jobs.State.RUNNING:
+        # When the mark is visible, not before: a task that runs takes a job that was stopped without one
+        # for one to go on with.
+        event.listen(mapped.session, "after_commit", lambda _: jobs.request_cancel(job), once=True)
