@@ -101,10 +101,10 @@ class Benchmark(Settings):
     """One benchmark, as its YAML says.
 
     fields: our names to the source's columns; a field left out is the column of the same name.
-    subset_field: the field whose values form subsets, each with its own table. samples: how many
-    answers of each problem, beside the greedy one, unless the user says. generation: its defaults for
-    sampling. metrics: the modes its table has: ``pass`` is pass@k, ``majority`` majority@k. judge: whether
-    its answers need a judge model, so that a table without one says so.
+    subset_field: the field whose values form subsets, each with its own table; every row must have it, and
+    null is no subset. samples: how many answers of each problem, beside the greedy one, unless the user says.
+    generation: its defaults for sampling. metrics: the modes its table has: ``pass`` is pass@k, ``majority``
+    majority@k. judge: whether its answers need a judge model, so that a table without one says so.
 
     Problems that share a source, such as questions about one text, are no independent evidence: a field
     ``cluster`` that names the source makes the error bars clustered.

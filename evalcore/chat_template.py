@@ -4,6 +4,8 @@
 >>> template.render([{"role": "user", "content": "1 + 1 = ?"}])
 '<|begin|><|user|>1 + 1 = ?<|end|><|assistant|>'
 
+``load_tokenizer`` is the other half of how a conversation becomes token ids.
+
 A template comes out of an artifact, so it runs in jinja2's sandbox: it cannot reach Python's objects.
 The sandbox does not bound its time or memory; the job's limits do.
 """
@@ -21,6 +23,7 @@ from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
 
 from evalcore.errors import CheckpointError
 
@@ -85,6 +88,23 @@ class ChatTemplate:
             raise CheckpointError(
                 f"{self._where}: the chat template rejects the messages: {error}"
             ) from error
+
+
+def load_tokenizer(checkpoint: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder, which takes texts of any length as they are.
+
+    Raises:
+        CheckpointError: there is no ``tokenizer.json``, or it cannot be used.
+    """
+    file = checkpoint / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # what the Rust side raises has no type of its own
+        raise CheckpointError(f"{file}: no usable tokenizer ({error})") from error
+    # Settings of its training, which would cut long prompts short or pad short ones.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 class _GenerationTag(Extension):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -51,8 +52,12 @@ class Checkpoint(BaseModel):
     digest: str
 
     def folder(self, results: str | Path) -> Path:
-        """``<results>/<run>/<name>``, absolute; a benchmark's folder is the one below it of that name."""
-        return Path(results).expanduser().absolute() / self.run / self.name
+        """``<results>/<run>/<name>``, absolute; a benchmark's folder is the one below it of that name.
+
+        Raises:
+            CheckpointError: ``results`` is below the home of a user who does not exist.
+        """
+        return _absolute(Path(results)) / self.run / self.name
 
 
 def checkpoint_of(config: EvalConfig) -> Checkpoint:
@@ -84,12 +89,12 @@ def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = No
     Raises:
         CheckpointError: the folder is missing or incomplete.
     """
+    path = _absolute(path)
     try:
-        path = path.expanduser().absolute()
         str(path).encode()
-    except (RuntimeError, UnicodeEncodeError) as error:
-        # `~nobody/…`; and a name that is not UTF-8, which no JSON, log or shell line could carry on.
-        raise CheckpointError(f"checkpoint {path}: this path cannot be used ({error})") from error
+    except UnicodeEncodeError as error:
+        # No JSON, log or shell line could carry it on.
+        raise CheckpointError(f"checkpoint {path}: the path is not UTF-8; rename the folder") from error
     check_complete(path)
     if step is None and (match := _STEP.search(path.name)):
         step = int(match.group(1))
@@ -101,6 +106,13 @@ def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = No
         step=step,
         digest=digest(path),
     )
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: there is no such user's home; write the whole path") from error
 
 
 def path_component(name: str, what: str) -> str:
@@ -197,7 +209,8 @@ def digest(folder: Path) -> str:
     total = hashlib.sha256()
     files = [file for file in sorted(folder.iterdir()) if is_model_file(file)]
     for file in files:
-        total.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        # As the bytes they are: a name need not be UTF-8.
+        total.update(os.fsencode(file.name) + f"\0{file.stat().st_size}\0".encode())
         total.update(_file_digest(file))
     return total.hexdigest()
 

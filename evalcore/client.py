@@ -37,10 +37,10 @@ from openai.types.chat import ChatCompletion
 
 from evalcore.config import Client, Sampling
 from evalcore.errors import ServerError
+from evalcore.prompts import Message
 
 log = logging.getLogger(__name__)
 
-Message = dict[str, str]
 Prompted = str | list[int] | list[Message]
 """What a model is asked with: text or token ids for the completions endpoint, messages for chat."""
 _T = TypeVar("_T")

@@ -33,6 +33,7 @@ from evalcore.checkpoints import (
     weight_files,
 )
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
+from evalcore.processes import unwound_by_sigterm
 from evalcore.records import write_file
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
     None for a model that somebody else serves.
 
     Raises:
-        ConfigError: unknown target. CheckpointError: tensors that cannot be cast. ResultsError: disk full.
+        ConfigError: unknown target. CheckpointError: tensors that cannot be cast, or a checkpoint that is no
+            longer what ``checkpoint`` describes. ResultsError: disk full.
     """
     if target not in TARGETS:
         raise ConfigError(f"convert_to: unknown target {target!r}; valid: {', '.join(TARGETS)}")
@@ -64,11 +66,12 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
     source = Path(checkpoint.path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # One process converts, others wait for it; what a killed one left behind is the next one's to remove.
-        with _locked(folder):
+        # One process converts, others wait for it; so what is half made here, a killed one left behind.
+        with _locked(folder), unwound_by_sigterm():
+            for orphan in folder.glob(".hf-*.tmp"):
+                shutil.rmtree(orphan, ignore_errors=True)
             if not converted.exists():
                 temporary = converted.with_name(f".{converted.name}.tmp")
-                shutil.rmtree(temporary, ignore_errors=True)
                 try:
                     temporary.mkdir()
                     _cast(source, temporary, target.removeprefix("hf:"))

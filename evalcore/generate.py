@@ -16,20 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from evalcore import grading
 from evalcore.benchmarks import SUBSET, Problem, ProblemSet, load_benchmark, wanted_samples
-from evalcore.chat_template import ChatTemplate
+from evalcore.chat_template import ChatTemplate, load_tokenizer
 from evalcore.checkpoints import Checkpoint, checkpoint_of
 from evalcore.client import Prompted, Reply, Request, UnansweredError, ask
 from evalcore.config import BenchmarkRun, EvalConfig, Sampling
@@ -46,6 +43,7 @@ from evalcore.manifest import (
     settings_id,
 )
 from evalcore.prepare import prepare
+from evalcore.processes import unwound_by_sigterm
 from evalcore.progress import Progress
 from evalcore.prompts import Prompt, load_prompt
 from evalcore.records import GREEDY, KeySet, PartWriter, Row, read_keys
@@ -223,11 +221,7 @@ def _tokenizer(model: Path) -> Tokenizer | None:
     As text, a server would put a second BOS before the one that the template wrote, and there is no
     setting against it that all of them know.
     """
-    file = model / "tokenizer.json"
-    try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else None
-    except Exception as error:  # what the Rust side raises has no type of its own
-        raise CheckpointError(f"{file}: unreadable tokenizer ({error})") from error
+    return load_tokenizer(model) if (model / "tokenizer.json").is_file() else None
 
 
 def _with_what_was_known(manifest: Manifest, folder: Path) -> Manifest:
@@ -381,26 +375,8 @@ def _rows(reply: Reply) -> list[Row]:
 def _stopping_gently() -> Iterator[None]:
     """Let SIGTERM unwind the stack, as Ctrl-C does, so that the server and the files are closed."""
     try:
-        with _exit_on_sigterm():
+        with unwound_by_sigterm(_GO_ON):
             yield
     except KeyboardInterrupt:
         log.warning("stopped by Ctrl-C; %s", _GO_ON)
         raise
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit here, where it would end the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and whoever owns it decides
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        log.warning("stopped by SIGTERM; %s", _GO_ON)
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

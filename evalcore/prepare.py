@@ -206,7 +206,7 @@ def _in_our_names(rows: _Placed, source: Source, benchmark: Benchmark, counts: C
             if benchmark.subset_field not in ours:
                 raise BenchmarkError(
                     f"{place}: no {benchmark.subset_field!r}, which benchmark {benchmark.name} names as its "
-                    f"subset_field; there are: {', '.join(map(str, ours))}"
+                    f"subset_field; there are: {', '.join(map(str, ours))}; `fields:` takes over other columns"
                 )
             subset = ours[benchmark.subset_field]
         ours.pop(SUBSET, None)

@@ -1,11 +1,17 @@
-"""What the standard library lacks for processes that must not outlive others."""
+"""What the standard library lacks for processes that must end well, or not outlive others."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -16,3 +22,27 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before the kernel was told
         os._exit(1)
+
+
+@contextlib.contextmanager
+def unwound_by_sigterm(say: str | None = None) -> Iterator[None]:
+    """SIGTERM raises SystemExit here, so that files are closed and children stopped, with exit code 143.
+
+    say: a warning to log then. Nothing changes off the main thread, which alone may set handlers, or where
+    SIGTERM has one already, whose owner decides.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if say:
+            log.warning("stopped by SIGTERM; %s", say)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

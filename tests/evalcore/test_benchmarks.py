@@ -116,6 +116,18 @@ class TestYaml:
                 {"name": "mine", "source": {"path": "a"}, "metric": 1},
                 "unknown key 'metric'; valid: .*grader",
             ),
+            (
+                {"name": "mine", "source": {"hub": "b/c", "confg": "d"}},
+                "unknown key 'source.0.confg'; valid: config, fields, hub",
+            ),
+            (
+                {
+                    "name": "mine",
+                    "source": {"path": "a"},
+                    "fields": {"problem": {"column": "q", "aftr": "#"}},
+                },
+                "unknown key 'fields.problem.aftr'; valid: after, column, join, remove",
+            ),
             ({"name": "mine", "source": {"path": "a", "hub": "b/c"}}, "either path or hub"),
             ({"name": "mine", "source": {}}, "either path or hub"),
             ({"name": "mine", "source": {"path": "a", "config": "b"}}, "belong to hub"),

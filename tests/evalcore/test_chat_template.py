@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, processors
 
-from evalcore.chat_template import ChatTemplate
+from evalcore.chat_template import ChatTemplate, load_tokenizer
+from evalcore.config import load_config
 from evalcore.errors import CheckpointError
+from evalcore.generate import generate
+from random_llama import SPECIAL, write_llama
+from recording_server import recording
 
 USER = {"role": "user", "content": "1 < 2 & 'a'"}
 ASSISTANT = {"role": "assistant", "content": "yes", "name": None}
@@ -150,3 +155,52 @@ def test_the_digest_tells_templates_and_tokens_apart() -> None:
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
     assert len(digests[0]) == 64
+
+
+def with_trained_settings(folder: Path) -> Path:
+    """A checkpoint whose tokenizer.json adds a BOS, cuts texts and pads them, as its training wanted."""
+    write_llama(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    begin = SPECIAL[0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_chat_as_token_ids_has_the_templates_bos_alone_and_is_whole(tmp_path: Path) -> None:
+    checkpoint = with_trained_settings(tmp_path / "run" / "step-1")
+    with recording() as server:
+        generate(
+            load_config(
+                checkpoint=str(checkpoint),
+                benchmarks="tiny-arithmetic:0",
+                max_problems=1,
+                results=str(tmp_path / "results"),
+                inference={"endpoint": "completions"},
+                server=server.settings,
+            )
+        )
+    sent = server.requests[-1]["prompt"]
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    text = tokenizer.decode(sent, skip_special_tokens=False)
+    assert sent.count(tokenizer.token_to_id(SPECIAL[0])) == 1
+    assert text.startswith("<|begin|><|user|>")
+    assert text.endswith("<|end|><|assistant|>")
+
+
+def test_a_tokenizer_neither_cuts_nor_pads(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(with_trained_settings(tmp_path))
+    lengths = [len(tokenizer.encode("a" * n, add_special_tokens=False)) for n in (3, 30)]
+    assert lengths == [3, 30]
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_tokenizer_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        write(tmp_path, "tokenizer.json", content)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: no usable tokenizer"):
+        load_tokenizer(tmp_path)

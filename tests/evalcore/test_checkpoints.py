@@ -112,11 +112,30 @@ def test_a_name_too_long_for_a_folder_is_refused_before_anything_is_written() ->
         path_component("n" * 201, "training run")
 
 
-@pytest.mark.parametrize("path", ["~nobody-of-this-name/ckpt", os.fsdecode(b"/ckpt-\xff")])
-def test_a_path_that_cannot_be_used_is_one_line(path: str) -> None:
-    with pytest.raises(CheckpointError, match="this path cannot be used") as caught:
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("~nobody-of-this-name/ckpt", "~nobody-of-this-name/ckpt: there is no such user's home"),
+        (os.fsdecode(b"/ckpt-\xff"), "the path is not UTF-8; rename"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_one_line(path: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint(Path(path))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_results_below_a_home_that_is_not_there(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(write_checkpoint(tmp_path / "run" / "step-1"))
+    with pytest.raises(CheckpointError, match="there is no such user's home"):
+        checkpoint.folder("~nobody-of-this-name/results")
+
+
+def test_a_file_beside_the_weights_may_have_any_name(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "ckpt")
+    before = digest(folder)
+    (folder / os.fsdecode(b"notes-\xff.txt")).touch()
+    assert digest(folder) != before
 
 
 def test_a_hostile_name_stays_one_component() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -12,11 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from evalcore.checkpoints import Checkpoint, check_complete, checkpoint_of, read_header
+from evalcore.checkpoints import Checkpoint, check_complete, checkpoint_of, digest, read_header
 from evalcore.config import EvalConfig
 from evalcore.convert import convert
 from evalcore.errors import CheckpointError, ConfigError
 from tiny_folder import TENSORS, write_checkpoint
+from waiting import started, until
 
 
 def info(folder: Path) -> Checkpoint:
@@ -90,9 +93,36 @@ def test_what_a_killed_conversion_left_is_removed(tmp_path: Path) -> None:
     assert converted is not None
     converted.rename(tmp_path / "out" / f".{converted.name}.tmp")
     (tmp_path / "out" / f".{converted.name}.tmp" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "out" / ".hf-bfloat16-of-another-checkpoint.tmp").mkdir()
     assert convert(info(source), "hf:float16", tmp_path / "out") == converted
     check_complete(converted)
     assert list((tmp_path / "out").iterdir()) == [converted]
+
+
+def test_sigterm_removes_what_is_half_made(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt")
+    # 8 GB of nothing: it takes no room, and its conversion takes longer than this test.
+    count, size = 1000, 8 << 20
+    table = {
+        str(i): {"dtype": "F32", "shape": [size // 4], "data_offsets": [i * size, (i + 1) * size]}
+        for i in range(count)
+    }
+    header = json.dumps(table).encode()
+    with (source / "model.safetensors").open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        stream.truncate(8 + len(header) + count * size)
+    out = tmp_path / "out"
+    command = f"""
+from pathlib import Path
+from evalcore.checkpoints import load_checkpoint
+from evalcore.convert import convert
+convert(load_checkpoint(Path({str(source)!r})), "hf:bfloat16", Path({str(out)!r}))
+"""
+    with started([sys.executable, "-c", command]) as process:
+        until(lambda: list(out.glob(".*.tmp/model.safetensors")), "a conversion that has begun")
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(out.iterdir()) == []
 
 
 def test_two_at_once_convert_once(tmp_path: Path) -> None:
@@ -117,6 +147,18 @@ def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
     (source / "model.safetensors").write_bytes(weights[:-1])
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         convert(checkpoint, "hf:float16", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_lacks_a_tensor_is_not_kept(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "ckpt", shards=2)
+    checkpoint = info(source)
+    index = source / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["ghost"] = content["weight_map"]["a.weight"]
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="tensor ghost is not in"):
+        convert(checkpoint.model_copy(update={"digest": digest(source)}), "hf:float16", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 

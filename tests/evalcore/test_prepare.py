@@ -85,8 +85,17 @@ class TestFiles:
     def test_a_subset_field_that_a_row_lacks_is_named(self, folder: Path) -> None:
         (folder / "sums.yaml").write_text("name: sums\nsource: {path: sums.jsonl}\nsubset_field: levle\n")
         with pytest.raises(
-            BenchmarkError, match=r"sums\.jsonl:1: no 'levle', .*subset_field; there are: .*problem"
+            BenchmarkError,
+            match=r"sums\.jsonl:1: no 'levle', .*subset_field; there are: .*problem.*`fields:`",
         ):
+            prepare("sums")
+
+    def test_every_row_has_the_subset_field_and_null_is_no_subset(self, folder: Path) -> None:
+        (folder / "sums.yaml").write_text("name: sums\nsource: {path: sums.jsonl}\nsubset_field: level\n")
+        write_rows(folder / "sums.jsonl", [ROWS[0] | {"level": 3}, ROWS[1] | {"level": None}])
+        assert [problem.subset for problem in prepare("sums").problems] == ["3", None]
+        write_rows(folder / "sums.jsonl", [ROWS[0] | {"level": 3}, ROWS[1]])
+        with pytest.raises(BenchmarkError, match=r"sums\.jsonl:2: no 'level'"):
             prepare("sums")
 
     @pytest.mark.parametrize("damage", ["edited", "rows gone", "description torn", "rows torn"])

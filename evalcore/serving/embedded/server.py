@@ -118,9 +118,7 @@ def load_service(
     # Read by OpenBLAS and MKL when numpy is first imported, hence before the imports below.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    from tokenizers import Tokenizer
-
-    from evalcore.chat_template import ChatTemplate
+    from evalcore.chat_template import ChatTemplate, load_tokenizer
     from evalcore.serving.embedded.api import Service
     from evalcore.serving.embedded.driver import Driver
     from evalcore.serving.embedded.engine import Engine
@@ -136,14 +134,7 @@ def load_service(
             f"max_batch {max_batch}, max_model_len {max_length}: the first must be at least 1, the second "
             f"between 2 and the {config.max_positions} positions of checkpoint {checkpoint}"
         )
-    file = checkpoint / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise CheckpointError(f"{file}: no usable tokenizer ({error})") from error
-    # Settings of its training, which would cut long prompts short or pad short ones.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = load_tokenizer(checkpoint)
     template: ChatTemplate | CheckpointError
     try:
         template = ChatTemplate.load(checkpoint)
