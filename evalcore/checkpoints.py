@@ -135,12 +135,11 @@ def check_complete(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"checkpoint {folder}: no config.json; expected a Hugging Face model folder")
     read_config(folder)
-    for shard in weight_files(folder):
-        read_header(shard)
+    tensors = {shard.name: set(read_header(shard)) for shard in weight_files(folder)}
     index = folder / _INDEX
     if index.is_file():
         for name, shard_name in _weight_map(index).items():
-            if name not in read_header(folder / shard_name):
+            if name not in tensors.get(shard_name, ()):
                 raise CheckpointError(
                     f"checkpoint {folder}: tensor {name} is not in {shard_name}, where {_INDEX} puts it"
                 )
@@ -241,6 +240,8 @@ def _weight_map(index: Path) -> dict[str, str]:
         weight_map = dict(json.loads(index.read_bytes())["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index}: unreadable index ({error})") from error
+    if not weight_map:
+        raise CheckpointError(f"{index}: names no weights; still being written?")
     names = set(map(str, weight_map.values()))
     if bad := [name for name in names if Path(name).name != name]:
         raise CheckpointError(f"{index}: shard {bad[0]!r} lies outside the checkpoint")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,13 +90,16 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Alone in a folder; the kernel ends that with the process, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    """Alone in a folder, on every host that shares it; the kernel ends that with the process, however it ends."""
+    # A file, since NFS and Lustre keep the lock of a folder to the host that took it. It stays: whoever
+    # removed it would leave those who wait with a lock that nobody else sees.
+    with (folder / ".convert.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process, which converts in %s", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _cast(source: Path, target: Path, dtype: str) -> None:

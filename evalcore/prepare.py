@@ -77,9 +77,13 @@ class Prepared(BaseModel):
 
 
 def data_folder() -> Path:
-    """Where prepared benchmarks are kept."""
+    """Where prepared benchmarks are kept.
+
+    Raises:
+        BenchmarkError: ``EVALCORE_DATA`` is below the home of a user who does not exist.
+    """
     folder = os.environ.get("EVALCORE_DATA")
-    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "evalcore" / "benchmarks"
+    return _expanded(Path(folder)) if folder else Path.home() / ".cache" / "evalcore" / "benchmarks"
 
 
 def prepare(
@@ -97,6 +101,7 @@ def prepare(
     if isinstance(benchmark, str):
         benchmark = load_benchmark(benchmark)
     split = split or benchmark.split
+    source = source and _expanded(source)
     if not NAME.fullmatch(split):
         raise BenchmarkError(f"benchmark {benchmark.name}: {split!r} cannot be the name of a split")
     rows_file = data_folder() / benchmark.name / f"{split}.jsonl"
@@ -167,7 +172,7 @@ def _sources(benchmark: Benchmark, split: str, given: Path | None) -> tuple[Sour
 def _fetch(source: Source, benchmark: Benchmark, split: str) -> tuple[Origin, _Placed]:
     """The rows of one source as they are, each with its place for messages."""
     if source.path:
-        file = Path(source.path).expanduser().absolute()
+        file = Path(source.path).absolute()
         return Origin(path=str(file), sha256=_sha256(file)), read_jsonl(file)
     needed = {column.column for column in _columns(source, benchmark).values()} | set(source.where)
     found = hub.fetch(source, split, needed, benchmark.name)
@@ -285,6 +290,13 @@ def _read_problems(file: Path, benchmark: str, split: str) -> ProblemSet | None:
     except BenchmarkError as error:
         log.warning("%s", error)
         return None
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise BenchmarkError(f"path {path}: there is no such user's home; write the whole path") from error
 
 
 def _sha256(file: Path) -> str:

@@ -176,6 +176,18 @@ class TestGivenFile:
         with pytest.raises(BenchmarkError, match=r"prepare remote --source .*given\.jsonl` again"):
             prepare("remote")
 
+    def test_below_a_home(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write_rows(tmp_path / "given.jsonl", ROWS)
+        first = prepare("remote", source=Path("~/given.jsonl"))
+        assert prepare("remote", source=Path("~/given.jsonl")) == first
+        nobody = "path ~nobody-of-this-name/x: there is no such user's home"
+        with pytest.raises(BenchmarkError, match=nobody):
+            prepare("remote", source=Path("~nobody-of-this-name/x"))
+        monkeypatch.setenv("EVALCORE_DATA", "~nobody-of-this-name/x")
+        with pytest.raises(BenchmarkError, match=nobody):
+            prepare("remote")
+
     def test_no_such_file(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(BenchmarkError, match=r"cannot read .*nowhere\.jsonl: No such file"):
             prepare("remote", source=tmp_path / "nowhere.jsonl")
@@ -286,7 +298,13 @@ def hub(folder: Path) -> Iterator[Hub]:
     write_benchmark(
         folder,
         "even",
-        source={"hub": "org/sums", "config": "plain", "split": "test", "where": {"kind": "even"}},
+        source={
+            "hub": "org/sums",
+            "config": "plain",
+            "split": "test",
+            "revision": "main",
+            "where": {"kind": "even"},
+        },
         fields=fields,
         split="easy",
     )
@@ -338,7 +356,7 @@ class TestHub:
         assert [row[0] for row in gated["rows"]] == [f"gated-{n}" for n in range(4)]
         about = json.loads((data_folder() / "plain" / "test.json").read_text())
         assert about["origins"][0]["revision"] == hub.repos["org/sums"].sha
-        # What is recorded as the revision is what was fetched, file by file.
+        # What is recorded as the revision is what was fetched, file by file, also where the YAML names a branch.
         fetched = [request for request in hub.requests if "/resolve/" in request]
         shas = {repo.sha for repo in hub.repos.values()}
         assert fetched
