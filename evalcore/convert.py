@@ -90,9 +90,9 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Alone in a folder, on every host that shares it; the kernel ends that with the process, however it ends."""
-    # A file, since NFS and Lustre keep the lock of a folder to the host that took it. It stays: whoever
-    # removed it would leave those who wait with a lock that nobody else sees.
+    """Keep every other process, on any host, from converting in a folder; a kill ends that too."""
+    # A file, since NFS and Lustre let no other host know of a lock on a folder. It stays: once it is removed,
+    # those who wait for it and those who come later would each have a lock of their own.
     with (folder / ".convert.lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

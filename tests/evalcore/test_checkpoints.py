@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evalcore import checkpoints
-from evalcore.checkpoints import check_complete, digest, load_checkpoint, path_component
+from evalcore.checkpoints import check_complete, digest, load_checkpoint, path_component, read_header
 from evalcore.errors import CheckpointError
 from tiny_folder import write_checkpoint
 
@@ -51,6 +52,10 @@ def test_every_truncation_of_the_weights_is_noticed(tmp_path: Path) -> None:
             lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}'),
             "unreadable index",
         ),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {}}'),
+            "index.json: names no weights",
+        ),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (
             lambda f: (f / "config.json").write_text('{"model_'),
@@ -78,6 +83,20 @@ def test_an_index_cannot_point_outside_or_at_a_tensor_that_is_not_there(tmp_path
     index.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="tensor ghost is not in"):
         check_complete(folder)
+
+
+def test_each_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not once for each tensor: the large mixtures of experts have 90,000 of them.
+    folder = write_checkpoint(tmp_path / "ckpt", shards=2)
+    read: list[str] = []
+
+    def reading(file: Path) -> dict[str, dict[str, Any]]:
+        read.append(file.name)
+        return read_header(file)
+
+    monkeypatch.setattr(checkpoints, "read_header", reading)
+    check_complete(folder)
+    assert read == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
 
 def test_no_such_folder() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+import logging
 import signal
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,11 @@ from waiting import started, until
 
 def info(folder: Path) -> Checkpoint:
     return checkpoint_of(EvalConfig(checkpoint=str(folder), benchmarks="a"))  # type: ignore[arg-type]
+
+
+def below(folder: Path) -> list[Path]:
+    """What a conversion leaves there, beside its lock."""
+    return [path for path in folder.iterdir() if path.name != ".convert.lock"]
 
 
 def tensor(folder: Path, name: str) -> tuple[str, bytes]:
@@ -70,7 +75,7 @@ def test_it_is_done_once_and_leaves_no_temporary_folder(tmp_path: Path) -> None:
     before = (first / "model.safetensors").stat().st_mtime_ns
     assert convert(info(source), "hf:float16", tmp_path / "out") == first
     assert (first / "model.safetensors").stat().st_mtime_ns == before
-    assert [p.name for p in (tmp_path / "out").iterdir()] == [first.name]
+    assert below(tmp_path / "out") == [first]
 
 
 def test_hf_serves_the_checkpoint_where_it_lies(tmp_path: Path) -> None:
@@ -84,7 +89,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_left(tmp_path: Path) -> Non
     save_file({"a": np.array([1e5], np.float32)}, source / "model.safetensors")
     with pytest.raises(CheckpointError, match="do not fit float16; convert to bfloat16"):
         convert(info(source), "hf:float16", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert below(tmp_path / "out") == []
 
 
 def test_what_a_killed_conversion_left_is_removed(tmp_path: Path) -> None:
@@ -96,7 +101,7 @@ def test_what_a_killed_conversion_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "out" / ".hf-bfloat16-of-another-checkpoint.tmp").mkdir()
     assert convert(info(source), "hf:float16", tmp_path / "out") == converted
     check_complete(converted)
-    assert list((tmp_path / "out").iterdir()) == [converted]
+    assert below(tmp_path / "out") == [converted]
 
 
 def test_sigterm_removes_what_is_half_made(tmp_path: Path) -> None:
@@ -122,22 +127,33 @@ convert(load_checkpoint(Path({str(source)!r})), "hf:bfloat16", Path({str(out)!r}
         until(lambda: list(out.glob(".*.tmp/model.safetensors")), "a conversion that has begun")
         process.terminate()
         assert process.wait(60) == 128 + signal.SIGTERM
-    assert list(out.iterdir()) == []
+    assert below(out) == []
 
 
-def test_two_at_once_convert_once(tmp_path: Path) -> None:
+def test_two_at_once_convert_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     source = write_checkpoint(tmp_path / "ckpt")
     checkpoint, out = info(source), tmp_path / "out"
+    # Another process, from when it has the lock until it ends.
+    command = f"""
+from pathlib import Path
+from evalcore.convert import _locked
+with _locked(Path({str(out)!r})):
+    Path({str(out / ".hf-of-another.tmp")!r}).mkdir()
+    input()
+"""
     out.mkdir()
-    descriptor = os.open(out, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as the other one does
-    with ThreadPoolExecutor() as threads:
+    with (
+        started([sys.executable, "-c", command], stdin=subprocess.PIPE) as other,
+        ThreadPoolExecutor() as threads,
+    ):
+        begun = until(lambda: list(out.glob("*.tmp")), "the other one's lock")
         waiting = threads.submit(convert, checkpoint, "hf:float16", out)
-        assert wait([waiting], timeout=0.3).done == set()
-        assert list(out.iterdir()) == []
-        os.close(descriptor)
+        until(lambda: "waiting for another process" in caplog.text, "the second conversion")
+        assert below(out) == begun, "what a living process writes is left alone"
+        other.kill()
         converted = waiting.result(timeout=60)
-    assert list(out.iterdir()) == [converted]
+    assert below(out) == [converted]
 
 
 def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
@@ -147,7 +163,7 @@ def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
     (source / "model.safetensors").write_bytes(weights[:-1])
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         convert(checkpoint, "hf:float16", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert below(tmp_path / "out") == []
 
 
 def test_what_lacks_a_tensor_is_not_kept(tmp_path: Path) -> None:
@@ -159,7 +175,7 @@ def test_what_lacks_a_tensor_is_not_kept(tmp_path: Path) -> None:
     index.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="tensor ghost is not in"):
         convert(checkpoint.model_copy(update={"digest": digest(source)}), "hf:float16", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert below(tmp_path / "out") == []
 
 
 def test_a_checkpoint_overwritten_meanwhile_is_not_kept_under_its_old_digest(tmp_path: Path) -> None:
@@ -168,7 +184,7 @@ def test_a_checkpoint_overwritten_meanwhile_is_not_kept_under_its_old_digest(tmp
     (source / "generation_config.json").write_text('{"eos_token_id": 1}')
     with pytest.raises(CheckpointError, match="changed while it was converted"):
         convert(checkpoint, "hf:float16", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert below(tmp_path / "out") == []
 
 
 def test_an_unknown_target_lists_the_valid_ones(tmp_path: Path) -> None:
