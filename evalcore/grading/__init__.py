@@ -1,12 +1,15 @@
 r"""Graders: is the answer in this response the expected one?
 
->>> GRADERS["math"].grade(r"So it is $\boxed{\frac{1}{2}}$.", "0.5", {})
-Verdict(predicted_answer='\\frac{1}{2}', correct=True, reason='math-verify')
+>>> grader = GRADERS["math"]
+>>> grader.extract(r"So it is $\boxed{\frac{1}{2}}$.", {})
+Extraction(answer='\\frac{1}{2}', reason='boxed')
+>>> grader.quick(r"\frac{1}{2}", "0.5", {})
+Equality(equal=True, reason='number')
 
 A grader has two halves. ``extract`` finds the answer in a response: linear in its length, so it runs
-anywhere. ``quick`` and ``thorough`` compare an answer with the reference: ``quick`` decides what needs
-no algebra and otherwise passes (None); ``thorough`` may take forever on hostile text, so stages run it
-in ``pool.Pool`` only, whose processes are killed at a deadline.
+anywhere. The rest compares an answer with the reference: ``quick`` decides what plain text and numbers can,
+and otherwise passes (None); ``thorough`` and ``algebra`` may take forever on hostile text, so stages run
+them in ``pool.Pool`` only, whose processes are killed at a deadline.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 
 from evalcore.errors import ConfigError
 from evalcore.grading import choice, exact, math
-from evalcore.grading.verdict import Equality, Extraction, Options, Verdict
+from evalcore.grading.verdict import Equality, Extraction, Options
 
 __all__ = [
     "GRADERS",
@@ -25,47 +28,36 @@ __all__ = [
     "Extraction",
     "Grader",
     "Options",
-    "Verdict",
     "check_options",
-    "normalize",
 ]
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever a verdict may differ: it is part of ``grading_id``, so everything is graded again."""
-
-normalize = math.normalize
 
 
 @dataclass(frozen=True)
 class Grader:
     """A grader's halves, as plain functions; options are those of the benchmark.
 
-    quick: the verdict that needs no algebra, None to pass on to thorough.
-    thorough: decides the rest; None where quick decides everything.
+    quick: the verdict that plain text and numbers allow, None to pass on to thorough.
+    thorough: decides the rest, but for NEEDS_ALGEBRA; None where quick decides everything.
+    algebra: decides that too, after an import that takes a second.
+    vote: a key that answers share if they mean the same; None: their text is.
     options: the valid values of each option, the default first.
     """
 
     extract: Callable[[str, Options], Extraction]
-    quick: Callable[[str, str], Equality | None]
-    thorough: Callable[[str, str], Equality] | None
+    quick: Callable[[str, str, Options], Equality | None]
+    thorough: Callable[[str, str, Options], Equality] | None
+    algebra: Callable[[str, str, Options], Equality] | None
+    vote: Callable[[str], str] | None
     options: dict[str, tuple[str, ...]]
-
-    def grade(self, generation: str, expected_answer: str, options: Options) -> Verdict:
-        """Grade one response in this process, with no limit of time or memory: for trusted text only."""
-        answer, reason = self.extract(generation, options)
-        if answer is None:
-            return Verdict(None, False, reason)
-        equality = self.quick(answer, expected_answer)
-        if equality is None:
-            assert self.thorough is not None, "quick passes only where there is a thorough"
-            equality = self.thorough(answer, expected_answer)
-        return Verdict(answer, *equality)
 
 
 GRADERS: dict[str, Grader] = {
-    "math": Grader(math.extract, math.quick, math.thorough, math.OPTIONS),
-    "multiple_choice": Grader(choice.extract, choice.quick, None, choice.OPTIONS),
-    "exact": Grader(exact.extract, exact.quick, None, exact.OPTIONS),
+    "math": Grader(math.extract, math.quick, math.thorough, math.with_algebra, math.vote, math.OPTIONS),
+    "multiple_choice": Grader(choice.extract, choice.quick, None, None, None, choice.OPTIONS),
+    "exact": Grader(exact.extract, exact.quick, None, None, None, exact.OPTIONS),
 }
 
 
@@ -77,6 +69,6 @@ def check_options(grader: str, options: Options) -> Grader:
     for name, value in options.items():
         if name not in valid:
             raise ConfigError(f"grader {grader}: unknown option {name!r}; valid: {', '.join(valid)}")
-        if value not in valid[name]:
+        if str(value) not in valid[name]:  # in YAML a number of digits is a number
             raise ConfigError(f"grader {grader}: {name} is {value!r}; valid: {', '.join(valid[name])}")
     return GRADERS[grader]

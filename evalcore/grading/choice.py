@@ -1,42 +1,153 @@
-r"""Grade a multiple-choice answer: ``Answer: C``, ``\boxed{C}``, ``**(C)**`` are all C.
+r"""Grade a multiple-choice answer: ``Answer: C``, ``\boxed{\text{C) } 12}``, ``**(c)**`` are all C.
 
 The last announced letter wins, boxed or in words: a boxed equation does not beat a final ``Answer: D``.
+Letters of prose (``A train``, ``I think``) and of formulas (``B = 5``) are no choice, and who names two
+letters has not chosen. What is looked at is the text without its markup, of the same length.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from evalcore.grading.extract import after_reasoning
+from evalcore.grading.extract import after_reasoning, boxed, boxes
 from evalcore.grading.verdict import Equality, Extraction, Options
 
 OPTIONS: dict[str, tuple[str, ...]] = {}
 
-_LETTER = r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s{0,3}[(\[]?\s?([A-Z])\s?(?:[)\]]|(?![A-Za-z0-9'’^_]))"
-_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{\s?" + _LETTER + r"(?=[\s.:})\]])")
-# "Option A is wrong" announces nothing: it takes "answer" or "correct option", and "is" or a colon.
-_WORDS = re.compile(
-    r"(?i:\b(?:answer|(?:correct|right|best)\s(?:choice|option))\b)[*_]{0,3}(?:\s(?i:choice|option))?"
-    r"(?:\s(?i:is)\b|\s?[:=])(?:\s(?i:choice|option))?[\s*_:=$]{0,6}" + _LETTER
+# Fonts, spaces, bold, quotes, delimiters; but not the underscore of C_2, nor the apostrophe of A's.
+_MARKUP = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)|mbox|bf|rm|left|right|q?quad)(?![A-Za-z])"
+    r"|\\[,;:! ()\[\]]|[*`$~{}\"“”<>]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9{])|'(?=[A-Ja-j]')|(?<=\W'[A-Ja-j])'"
 )
-# The letter alone on a line, in whatever dress: `C`, `(C)`, `**C**`, `C.`
-_ALONE = re.compile(r"^[\s*_$]{0,6}" + _LETTER + r"[.):\s*_$}]{0,6}$", re.MULTILINE)
+# A letter, perhaps in brackets; no part of a word, of a name or of a formula: C++, B-tree, D(1, 2).
+_LETTER = re.compile(
+    r" *(?:(?i:choice|option|letter|answer)\b *:? *)?(?P<open>[(\[] *)?(?P<letter>[A-Ja-j])"
+    r"(?![\w'’^+#(\[]|-\w)(?P<close> *[)\]])?"
+)
+# "A or B", "A, C", "I and II".
+_ANOTHER = re.compile(
+    r" *(?:,? *(?:\b(?:and|or)\b|[/&]) *(?i:option )? *[(\[]? *(?:[A-J]|[IVX]+)\b"
+    r"|, *[(\[]? *(?:[A-J]|[IVX]{2,}) *[)\]]? *(?:[.,;]|and\b|or\b|$))",
+    re.MULTILINE,
+)
+# What follows a letter on its own; others go on as a word or a variable does: "A train", "b times 2".
+_ENDS = re.compile(r" *(?:[.,;:!?)\]–—(-]|\d|because\b|since\b|as\b|is\b|with\b|which\b|$)", re.MULTILINE)
+_OPERATOR = re.compile(r" *(?:[=+^≤≥]|\\[a-z])")
+_LAST_IN_BOX = re.compile(r" [(\[] *([A-J]) *[)\]] *$")
+_LONGEST_BOX = 200
+
+_IS = r"(?:(?: (?:to|for) [^.:\n]{1,100}?)? +(?:is|(?:must|would|should|will) be)\b(?! +not\b)| *[:：=])"
+_ANNOUNCED = re.compile(
+    rf"\b(?:answer|(?:correct|right|best|final) +(?:choice|option|letter|one))(?: +(?:choice|option|letter))?{_IS}"
+    r"(?: +(?:therefore|thus|hence|clearly)\b,?)?[:\s]{0,6}"
+    r"|^[# ]*(?:the +)?(?:final +|correct +)?answer *$\s{0,6}|####",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CHOSEN = re.compile(
+    r"\b(?:choose|pick|select|(?:go|going) +with|matches|corresponds +to|(?:choice|option) +is)(?= )",
+    re.IGNORECASE,
+)
+_CORRECT = re.compile(
+    r"(?<![\w'’.^\\(\[])(?:[(\[] *)?([A-J])(?: *[)\]])? +(?i:is +(?:indeed +)?(?:the +)?"
+    r"(?:(?:correct|right|best|final) +(?:answer|choice|option|one)\b|answer\b|correct\b|right\b))"
+)
+_NOT_ALONE = re.compile(r"\b(?:nor|and|or|if|whether)(?: +option)? *$", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:\b(?i:therefore|thus|hence|so)[,: ] *(?i:option +|choice +)?)([A-J]) *(?=[.!]? *$)", re.MULTILINE
+)
+_ALONE = re.compile(r"^ *(?:[(\[] *)?([A-J])[.): \]]*$", re.MULTILINE)
+_STARTS_A_LINE = re.compile(r"^ *(?:[(\[] *)?([A-J]) *[.)\]]", re.MULTILINE)
+
+_SEVERAL = "several"
 
 
 def extract(generation: str, options: Options) -> Extraction:
-    """The letter a response settles on: the last announced one, else the last alone on its line."""
+    """The letter a response settles on: the last announced; else chosen, alone on its line, the only one."""
     answer, reason = after_reasoning(generation)
     if answer is None:
         return Extraction(None, reason)
-    announced = [*_BOX.finditer(answer), *_WORDS.finditer(answer)]
-    if announced:
-        return Extraction(max(announced, key=lambda match: match.start(1))[1], "announced")
-    alone = _ALONE.findall(answer)
-    if alone:
-        return Extraction(alone[-1], "alone on its line")
+    text = _without_markup(answer)
+    for how, found in (
+        ("announced", [*_boxed(answer, text), *_named(_ANNOUNCED, text)]),
+        ("chosen", [*_named(_CHOSEN, text), *_called_correct(text)]),
+        ("alone on its line", _alone(text)),
+        ("the only option named", _only_option(text)),
+    ):
+        if found:
+            letter = max(found)[1]
+            several = Extraction(None, f"{how}: several letters")
+            return several if letter == _SEVERAL else Extraction(letter, how)
     return Extraction(None, "no letter announced")
 
 
-def quick(answer: str, expected: str) -> Equality:
-    """Whether the letters are the same; the reference may be written ``C``, ``c``, ``(C)`` or ``C.``."""
-    return Equality(answer == expected.strip().strip("()[]$.: ").upper(), "letter")
+def quick(answer: str, expected: str, options: Options) -> Equality:
+    """Whether the letters are the same; both may be written ``C``, ``c``, ``(C)`` or ``C) 12``."""
+    return Equality(_only_letter(answer) == _only_letter(expected), "letter")
+
+
+def _without_markup(text: str) -> str:
+    return _MARKUP.sub(lambda markup: " " * len(markup[0]), text)
+
+
+def _only_letter(text: str) -> str:
+    """The letter that a text starts with, or all of it."""
+    plain = _without_markup(boxed(text).answer or text).strip()
+    return _letter(plain, 0, sure=False) or plain.upper()
+
+
+def _letter(text: str, start: int, *, sure: bool) -> str | None:
+    """The choice at a place of a text without markup; ``_SEVERAL`` if there are more; None if it is none.
+
+    sure: a choice is expected there, and any capital that is not a word is one.
+    """
+    found = _LETTER.match(text, start)
+    if not found or (found["open"] and not found["close"]):
+        return None
+    if _ANOTHER.match(text, found.end()):
+        return _SEVERAL
+    letter = found["letter"]
+    if found["close"] or _ENDS.match(text, found.end()):
+        return letter.upper()
+    goes_on = letter.islower() or letter in "AI" or _OPERATOR.match(text, found.end())
+    return letter if sure and not goes_on else None
+
+
+def _boxed(answer: str, text: str) -> Iterator[tuple[int, str]]:
+    for start, end in boxes(answer):
+        if end - start > _LONGEST_BOX:
+            continue
+        content = text[start:end]
+        if letter := _letter(content, 0, sure=False):
+            yield start, letter
+        elif last := _LAST_IN_BOX.search(content):
+            yield start, last[1]
+
+
+def _named(marker: re.Pattern[str], text: str) -> Iterator[tuple[int, str]]:
+    for place in marker.finditer(text):
+        if letter := _letter(text, place.end(), sure=True):
+            yield place.end(), letter
+
+
+def _called_correct(text: str) -> Iterator[tuple[int, str]]:
+    for found in _CORRECT.finditer(text):
+        if not _NOT_ALONE.search(text[max(0, found.start() - 20) : found.start()]):
+            yield found.start(), found[1]
+    for found in _CONCLUSION.finditer(text):
+        yield found.start(), found[1]
+
+
+def _alone(text: str) -> list[tuple[int, str]]:
+    """The letters alone on their lines, but for a list of the options: A, B, C, …"""
+    found = [(place.start(), place[1]) for place in _ALONE.finditer(text)]
+    listed = 0
+    while listed < len(found) and found[listed][1] == "ABCDEFGHIJ"[listed : listed + 1]:
+        listed += 1
+    return found[listed:] if listed > 1 else found
+
+
+def _only_option(text: str) -> list[tuple[int, str]]:
+    """The letter that starts a line, as in ``B. The second one``, if it is the only one that does."""
+    found = [(place.start(), place[1]) for place in _STARTS_A_LINE.finditer(text)]
+    return found if len({letter for _, letter in found}) == 1 else []

@@ -1,18 +1,19 @@
 """Compare answers in worker processes that are killed when one takes too long or too much.
 
->>> with Pool("math", timeout=5.0) as pool:
-...     pool.compare([("2x", "x+x"), ("10^{10^{10^{10}}}", "1")])
-[Equality(equal=True, reason='math-verify'), Equality(equal=None, reason='memory')]
+>>> with Pool("math", timeout=2.0) as pool:
+...     pool.compare([("2x", "x+x"), (r"\\int_0^1 \\arctan(x^2) \\ln(1+x^3) dx", "1")])
+[Timed(equal=True, reason='points', ms=0.4, vote=None), Timed(equal=None, reason='timeout', ms=2000.3, vote=None)]
 
 Workers are plain subprocesses (``worker``) with two pipes: no fork of a threaded parent, no copy of its
 memory or of its environment. A batch of pairs goes in on one line, each result comes back on its own
 as soon as it is known, so that the parent knows which pair is being compared and since when. It keeps
 the deadline: a pair over it costs the worker its life (SIGKILL) and is undecided; the rest of the batch
-goes to another. Start-up, which is a second or more of importing, is on no pair's clock.
+goes to another. Importing, at the start and before the first use of algebra, is on no pair's clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -23,24 +24,37 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import orjson
 
 from evalcore.errors import EvalError
-from evalcore.grading.verdict import Equality
-from evalcore.grading.worker import READY, RETIRED
+from evalcore.grading.verdict import Options
+from evalcore.grading.worker import IMPORTING, READY, RETIRED
 
 Pair = tuple[str, str]
 """(answer, expected_answer)"""
 
-DEFAULT_TIMEOUT = 5.0
+DEFAULT_TIMEOUT = 2.0
 DEFAULT_MEMORY = 1 << 30
 
 _START_TIMEOUT = 120.0
 _LARGEST_BATCH = 32
 # Keys and tokens stay out of processes that read what models wrote.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR")
+
+
+class Timed(NamedTuple):
+    """An ``Equality`` and how long it took.
+
+    ms: milliseconds, imports not counted. vote: what a wrong answer votes for, where its
+    grader knows (``Grader.vote``).
+    """
+
+    equal: bool | None
+    reason: str
+    ms: float
+    vote: str | None = None
 
 
 class Pool:
@@ -51,6 +65,7 @@ class Pool:
 
     Args:
         grader: a name in ``GRADERS`` that has a ``thorough``.
+        options: the benchmark's, for that grader.
         workers: processes; None: one for each core this process may use.
         timeout: seconds for one pair.
         memory: bytes of address space a worker may take beyond what it starts with.
@@ -59,12 +74,14 @@ class Pool:
     def __init__(
         self,
         grader: str,
+        options: Options | None = None,
         *,
         workers: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         memory: int = DEFAULT_MEMORY,
     ) -> None:
         self.grader = grader
+        self.options = options or {}
         self.size = workers or len(os.sched_getaffinity(0))
         self.timeout = timeout
         self.memory = memory
@@ -81,7 +98,7 @@ class Pool:
             self._remove(worker)
         self._selector.close()
 
-    def compare(self, pairs: Sequence[Pair]) -> list[Equality]:
+    def compare(self, pairs: Sequence[Pair]) -> list[Timed]:
         """One result for each pair, in their order.
 
         Undecided (``equal`` None) has the reason ``timeout``, ``memory`` or ``crash: …``.
@@ -89,7 +106,7 @@ class Pool:
         Raises:
             EvalError: a worker cannot be started.
         """
-        results: dict[int, Equality] = {}
+        results: dict[int, Timed] = {}
         todo = deque(range(len(pairs)))
         while len(results) < len(pairs):
             self._start(len(todo))
@@ -97,19 +114,18 @@ class Pool:
                 if todo and worker.ready and not worker.assigned:
                     size = min(_LARGEST_BATCH, max(1, len(todo) // (2 * self.size)))
                     batch = [todo.popleft() for _ in range(min(size, len(todo)))]
-                    worker.send(batch, pairs, self.timeout)
+                    worker.send(batch, pairs)
             for worker in self._wait():
-                finished = worker.receive(results, self.timeout)
-                overdue = not finished and time.monotonic() > worker.deadline
-                if finished or overdue:
+                finished = worker.receive(results)
+                if finished or time.monotonic() > worker.deadline:
                     self._remove(worker, dying=finished)
-                    todo.extendleft(reversed(worker.lost(results, overdue)))
+                    todo.extend(worker.lost(results, overdue=not finished))
         return [results[index] for index in range(len(pairs))]
 
     def _start(self, wanted: int) -> None:
         idle = sum(not worker.assigned for worker in self._workers)
         while len(self._workers) < self.size and idle < wanted:
-            worker = _Worker(self.grader, self.memory)
+            worker = _Worker(self.grader, self.options, self.timeout, self.memory)
             self._workers.append(worker)
             self._selector.register(worker.output, selectors.EVENT_READ, worker)
             idle += 1
@@ -130,11 +146,11 @@ class Pool:
 class _Worker:
     """The parent's side of one worker process.
 
-    assigned: indices of the pairs it has, the one being compared first. deadline: when that one, or the
-    start, has taken too long; never while it is idle.
+    assigned: indices of the pairs it has, the one being compared first. deadline: when that one, or an
+    import, has taken too long; never while it is idle.
     """
 
-    def __init__(self, grader: str, memory: int) -> None:
+    def __init__(self, grader: str, options: Options, timeout: float, memory: int) -> None:
         package_root = str(Path(__file__).resolve().parents[2])
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(
@@ -142,13 +158,16 @@ class _Worker:
         )
         # sympy orders some terms by hash: the same verdict on any worker, on any day.
         environment["PYTHONHASHSEED"] = "0"
-        # -P: a math.py or sympy.py in the working folder is not ours to import.
+        # -P: a math.py or sympy.py in the working folder is not ours to import. -W ignore: nobody reads
+        # what it says on the way, until it dies of it.
         command = [
             sys.executable,
             "-P",
+            "-Wignore",
             "-m",
             "evalcore.grading.worker",
             grader,
+            orjson.dumps(options).decode(),
             str(memory),
             str(os.getpid()),
         ]
@@ -163,15 +182,17 @@ class _Worker:
         assert self.process.stdout
         assert self.process.stderr
         self.input, self.output, self.errors = self.process.stdin, self.process.stdout, self.process.stderr
+        os.set_blocking(self.output.fileno(), False)
+        self.timeout = timeout
         self.ready = False
         self.assigned: deque[int] = deque()
         self.deadline = time.monotonic() + _START_TIMEOUT
         self._unread = b""
         self._last_words = ""
 
-    def send(self, batch: list[int], pairs: Sequence[Pair], timeout: float) -> None:
+    def send(self, batch: list[int], pairs: Sequence[Pair]) -> None:
         self.assigned.extend(batch)
-        self.deadline = time.monotonic() + timeout
+        self.deadline = time.monotonic() + self.timeout
         line = memoryview(orjson.dumps([pairs[i] for i in batch], option=orjson.OPT_APPEND_NEWLINE))
         try:
             while line:
@@ -179,24 +200,25 @@ class _Worker:
         except BrokenPipeError:
             pass  # it died; receive() will find its output closed
 
-    def receive(self, results: dict[int, Equality], timeout: float) -> bool:
+    def receive(self, results: dict[int, Timed]) -> bool:
         """Take in what it said; True if it is dead."""
-        if not _readable(self.output.fileno()):
+        try:
+            said = os.read(self.output.fileno(), 1 << 16)
+        except BlockingIOError:
             return False
-        said = os.read(self.output.fileno(), 1 << 16)
         *lines, self._unread = (self._unread + said).split(b"\n")
         for line in lines:
-            if not self.ready:
+            if line in (READY, IMPORTING):
                 self.ready = line == READY
-                assert self.ready, f"the first word of a worker is {READY!r}"
-                continue
-            equal, reason = orjson.loads(line)
-            results[self.assigned.popleft()] = Equality(equal, reason)
+            else:
+                results[self.assigned.popleft()] = Timed(*orjson.loads(line))
         if lines:
-            self.deadline = time.monotonic() + timeout if self.assigned else float("inf")
+            idle = self.ready and not self.assigned
+            limit = float("inf") if idle else self.timeout if self.ready else _START_TIMEOUT
+            self.deadline = time.monotonic() + limit
         return not said
 
-    def lost(self, results: dict[int, Equality], overdue: bool) -> list[int]:
+    def lost(self, results: dict[int, Timed], overdue: bool) -> list[int]:
         """Of a worker that was killed or died: record the pair it was at; return the others it had."""
         code = self.process.returncode
         if not self.ready:
@@ -204,25 +226,20 @@ class _Worker:
             raise EvalError(f"grading: worker ({sys.executable}) did not start: {why}")
         others = list(self.assigned)
         if others and code != RETIRED:
-            death = f"crash: {signal.Signals(-code).name}" if code < 0 else f"crash: exit {code}"
-            results[others.pop(0)] = Equality(None, "timeout" if overdue else death)
+            death = signal.Signals(-code).name if code < 0 else f"exit {code}"
+            spent = (time.monotonic() - self.deadline + self.timeout) * 1000
+            results[others.pop(0)] = Timed(None, "timeout" if overdue else f"crash: {death}", round(spent, 3))
         return others
 
     def end(self, dying: bool) -> None:
         """Kill it, unless it is dying by itself: then its exit code says why."""
-        try:
-            self.process.wait(1.0 if dying else 0.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if dying:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.0)
+        self.process.kill()
+        self.process.wait()
         if not self.ready:
             lines = self.errors.read().decode(errors="replace").strip().splitlines()
             self._last_words = lines[-1] if lines else "no message"
         for pipe in (self.input, self.output, self.errors):
             pipe.close()
-
-
-def _readable(file: int) -> bool:
-    with selectors.PollSelector() as selector:
-        selector.register(file, selectors.EVENT_READ)
-        return bool(selector.select(0))

@@ -22,14 +22,5 @@ class Equality(NamedTuple):
     reason: str
 
 
-class Verdict(NamedTuple):
-    """One graded response.
-
-    predicted_answer: the extracted answer, None if there is none (then ``correct`` is False).
-    correct: None is undecided (a timeout, say): missing, not wrong.
-    reason: why there is no answer, why it is undecided, or which stage decided.
-    """
-
-    predicted_answer: str | None
-    correct: bool | None
-    reason: str
+NEEDS_ALGEBRA = "needs algebra"
+"""The reason of what only the last stage can decide."""

@@ -1,8 +1,10 @@
-"""The process in which answers are compared: ``python -m evalcore.grading.worker math 1073741824 4711``.
+"""The process in which answers are compared: ``python -m evalcore.grading.worker math {} 1073741824 4711``.
 
-Started and killed by ``pool``. Arguments: grader, bytes it may take beyond what it starts with, pid of
-the parent. Says ``ready`` when everything is imported; then reads batches ``[[answer, expected], …]``,
-one on a line, and answers each pair with a line ``[equal, reason]``. At the end of its input it ends.
+Started and killed by ``pool``. Arguments: grader, its options as JSON, bytes it may take beyond what it
+starts with, pid of the parent. Says ``ready`` when everything is imported; then reads batches
+``[[answer, expected], …]``, one on a line, and answers each pair with a line ``[equal, reason, ms, vote]``. The
+first pair that takes algebra makes it say ``importing``, import sympy and say ``ready`` once more: a second
+that is on no pair's clock, and that most runs never spend. At the end of its input it ends.
 """
 
 from __future__ import annotations
@@ -11,63 +13,109 @@ import os
 import resource
 import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
+from evalcore.grading import GRADERS, Grader
+from evalcore.grading.verdict import NEEDS_ALGEBRA, Equality, Options
 from evalcore.processes import die_with
 
 READY = b"ready"
+IMPORTING = b"importing"
 RETIRED = 17
 """The exit code of a worker that made room for a fresh one after answering: it had grown too big."""
 
+_RECURSION = 5000
 _EVENTS_REFUSED = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.connect", "subprocess.Popen"}
 )
 
 
+Compare = Callable[[str, str, Options], Equality]
+
+# Makes sympy build its tables of integrals and of series, for which it compiles text of its own.
+_FIRST = (r"\int_0^\infty e^{-x^2} dx + \sum_{n=0}^\infty 2^{-n}", r"\frac{\sqrt\pi}{2} + 2")
+
+_guarding = False
+
+
 def main() -> None:
-    grader, memory, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    grader = GRADERS[sys.argv[1]]
+    options, memory, parent = orjson.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
+    sys.setrecursionlimit(_RECURSION)
     # What a library prints must not end up between our lines.
     output = os.dup(1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-
-    from evalcore.grading import GRADERS
-
-    thorough = GRADERS[grader].thorough
-    assert thorough is not None
-    thorough("x+1", "1+x")  # imports sympy and builds the parser's tables, before the clock runs
-    # Whatever hostile text does next has these limits; the imports did not.
-    limit = _peak_memory() + memory
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.addaudithook(_refuse)
-    os.write(output, READY + b"\n")
-    os.dup2(null, 2)  # from here on nobody reads it
 
-    base = peak = _peak_memory()
+    assert grader.thorough is not None
+    start_size = _prepare(grader.thorough, "x+1", "1+x", options, memory)
+    os.write(output, READY + b"\n")
+    with_algebra = False
     for line in sys.stdin.buffer:
         for answer, expected in orjson.loads(line):
-            try:
-                equal, reason = thorough(answer, expected)
-            except MemoryError:
-                equal, reason = None, "memory"
-            except Refused as refused:
-                equal, reason = None, f"crash: refused {refused}"
-            except Exception as error:  # any bug of a parser on hostile text: recorded, with its name
-                equal, reason = None, f"crash: {type(error).__name__}"
-            before, peak = peak, _peak_memory()
-            # math-verify takes a MemoryError for "not equal"; the peak tells. Big numbers grow by doubling:
-            # when the next step is refused, an eighth of the limit has been used.
-            if not equal and peak - before > memory // 8:
-                equal, reason = None, "memory"
-            os.write(output, orjson.dumps([equal, reason]) + b"\n")
-            # The next pair shall have the same room, and its own peak be seen.
-            if reason == "memory" or peak - base > memory // 4:
+            start = time.perf_counter()
+            equality = _guarded(grader.thorough, answer, expected, options)
+            if equality.reason == NEEDS_ALGEBRA and grader.algebra:
+                if not with_algebra:
+                    pause = time.perf_counter()
+                    os.write(output, IMPORTING + b"\n")
+                    start_size = _prepare(grader.algebra, *_FIRST, options, memory)
+                    os.write(output, READY + b"\n")
+                    with_algebra = True
+                    start += time.perf_counter() - pause
+                equality = _guarded(grader.algebra, answer, expected, options)
+            vote = None if equality.equal else _vote(grader, answer)
+            milliseconds = round((time.perf_counter() - start) * 1000, 3)
+            os.write(output, orjson.dumps([*equality, milliseconds, vote]) + b"\n")
+            # The next pair shall have the same room.
+            if equality.reason == "memory" or _peak_memory() - start_size > memory // 4:
                 os._exit(RETIRED)
+
+
+def _prepare(compare: Compare, answer: str, expected: str, options: Options, memory: int) -> int:
+    """Have a comparison import what it takes, without guard or limit; return the memory taken until then.
+
+    From there on that much more may be taken, by whatever hostile text does.
+    """
+    global _guarding
+    _guarding = False
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    compare(answer, expected, options)
+    size = _peak_memory()
+    limit = size + memory if hard == resource.RLIM_INFINITY else min(size + memory, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    _guarding = True
+    return size
+
+
+def _guarded(compare: Compare, answer: str, expected: str, options: Options) -> Equality:
+    """The verdict; undecided, with its name, whatever hostile text makes a parser raise."""
+    try:
+        return compare(answer, expected, options)
+    except MemoryError:
+        return Equality(None, "memory")
+    except RecursionError:
+        return Equality(None, "nested too deep")
+    except Refused as refused:
+        return Equality(None, f"crash: refused {refused}")
+    except Exception as error:
+        return Equality(None, f"crash: {type(error).__name__}")
+
+
+def _vote(grader: Grader, answer: str) -> str | None:
+    """What a wrong answer votes for; None, so by its text, where that cannot be computed."""
+    try:
+        return grader.vote(answer) if grader.vote else None
+    except (Exception, MemoryError, Refused):
+        return None
 
 
 def _peak_memory() -> int:
@@ -85,6 +133,8 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 
     The parser does none of it, but sympy would compile the terms of an infinite sum (``evalf``): undecided.
     """
+    if not _guarding:
+        return
     if event in _EVENTS_REFUSED:
         raise Refused(event)
     if event == "compile" and str(arguments[1] or "<").startswith("<") and not _harmless():

@@ -1,4 +1,4 @@
-"""Exact match: case counts, the amount of white space does not."""
+"""Exact match: case counts, white space and what is wrapped around the whole do not."""
 
 from __future__ import annotations
 
@@ -6,19 +6,46 @@ import pytest
 
 from evalcore.grading.exact import extract, quick
 
+SAME = [
+    ("Paris", "Paris"),
+    ("New  York", " New York\n"),
+    ("Paris.", "Paris"),
+    ("**Paris**", "Paris"),
+    ('"Paris."', "Paris"),
+    ("“Paris”", "'Paris'"),
+    (r"\text{Paris}", "Paris"),
+    (r"$\textbf{New York}$", "New York"),
+    ('**"New  York".**', "New York"),
+    ("Cafe\u0301", "Caf\u00e9"),
+    ("5.", "5"),
+    ("f'", "f'"),
+]
 
-@pytest.mark.parametrize(
-    ("answer", "expected", "equal"),
-    [
-        ("Paris", "Paris", True),
-        ("New  York", " New York\n", True),
-        ("paris", "Paris", False),
-        ("NewYork", "New York", False),
-        ("1.0", "1", False),
-    ],
-)
-def test_quick(answer: str, expected: str, equal: bool) -> None:
-    assert quick(answer, expected) == (equal, "text")
+DIFFERENT = [
+    ("paris", "Paris"),
+    ("NewYork", "New York"),
+    ("1.0", "1"),
+    (".5", "5"),
+    ("-5", "5"),
+    ("$5", "5"),
+    ("f'", "f"),
+    ("...", ".."),
+    ("*", ""),
+    ('"a" or "b"', 'a" or "b "'),
+    ("Cafe", "Caf\u00e9"),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), SAME)
+def test_same(answer: str, expected: str) -> None:
+    assert quick(answer, expected, {}) == (True, "text")
+    assert quick(expected, answer, {}) == (True, "text")
+
+
+@pytest.mark.parametrize(("answer", "expected"), DIFFERENT)
+def test_different(answer: str, expected: str) -> None:
+    assert quick(answer, expected, {}) == (False, "text")
+    assert quick(expected, answer, {}) == (False, "text")
 
 
 def test_extract() -> None:

@@ -1,0 +1,184 @@
+r"""Read a whole answer: several values, relations, sets, units and words around expressions.
+
+>>> parse(r"x = 1 \text{ or } x = 2")
+Answers(items=(Relation(operators=('=',), sides=(Symbol(name='x'), Number(…))), Relation(…)))
+>>> parse(r"5\text{ apples}")
+Quantity(value=Number(…), unit='apples')
+>>> parse(r"\text{(E)}")
+Words(text='e')
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from evalcore.grading.math.commands import Commands
+from evalcore.grading.math.lexer import Unreadable
+from evalcore.grading.math.nodes import (
+    Answers,
+    Apply,
+    Node,
+    Quantity,
+    Relation,
+    Sequence,
+    Symbol,
+    Words,
+)
+from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, PERCENT, UNIT_NAMES
+
+_ORDER = frozenset({"<", ">", "<=", ">="})
+_RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "~", "in", ":")
+_NO_SOLUTION = re.compile(
+    r"(?:there (?:is|are) )?no(?:ne|t)?(?: real)?(?: solutions?)?(?: exists?)?|does not exist|dne"
+)
+_REALS = frozenset({"all real numbers", "all reals", "the real numbers", "real numbers", "any real number"})
+_DECORATION = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|textrm|rm)\b\s*|[{}$\\~*_`\"“”]")
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Node:
+    """The tree of an answer; ``Words`` where it is text and no formula.
+
+    Raises:
+        Unreadable: it is neither.
+        RecursionError: brackets nested deeper than ``bounds`` lets pass.
+    """
+    if words := _words(text):
+        return Symbol("mathbb R") if words.text in _REALS else words
+    grammar = _Grammar(text)
+    node = grammar.answers()
+    if grammar.token.kind != "end":
+        raise Unreadable(f"{grammar.token.text!r} behind {grammar.position} readable tokens")
+    return node
+
+
+def words_of(text: str) -> str:
+    """A text without its dress, in lower case: ``\\text{(E)}`` and ``**E**`` are both ``e``."""
+    bare = re.sub(r"\s+", " ", _DECORATION.sub(" ", text)).strip(" .,;:!")
+    if bare.startswith("(") and bare.endswith(")") and "(" not in bare[1:]:
+        bare = bare[1:-1]
+    return re.sub(r"\s*-\s*", "-", bare).strip().lower()
+
+
+def _words(text: str) -> Words | None:
+    """Text that no formula can be: words of four letters and more, and what stands in a text command."""
+    if not re.search(r"[A-Za-z]{4}|\\(?:text|mbox|mathrm)", text) or re.search(r"[\d=<>^&]", text):
+        return None
+    bare = words_of(text)
+    if re.fullmatch(r"[a-z][a-z'’,;: ()-]*", bare) and re.search(r"\\(?:text|mbox|mathrm)|^[^\\]*$", text):
+        parts = re.findall(r"[a-z]+", bare)
+        formula = FUNCTIONS | GREEK | {"pi", "infinity", "infty", "inf"}
+        if not any(part in formula for part in parts) and any(len(p) > 2 for p in parts):
+            return Words("no solution" if _NO_SOLUTION.fullmatch(bare) else bare)
+        if len(parts) == 1 and parts[0] not in formula:
+            return Words(bare)
+    return None
+
+
+class _Grammar(Commands):
+    def answers(self) -> Node:
+        self.take("=", "~")  # `= 12`
+        items = [self._relation()]
+        joints = set()
+        while self.at(",", ";", "and", "or"):
+            while self.at(",", ";", "and", "or"):
+                joints.add(self.next().text)
+            if self.token.kind == "end":
+                break
+            items.append(self._relation())
+        if len(items) == 1:
+            return items[0]
+        if joints == {"or"} and all(isinstance(i, Relation) and set(i.operators) <= _ORDER for i in items):
+            return Apply("cup", tuple(items))
+        return Answers(tuple(items))
+
+    def item(self) -> Node:
+        return self._relation()
+
+    def _relation(self) -> Node:
+        sides = [self._union()]
+        operators = []
+        while self.at(*_RELATIONS) or self.at_name("pmod", "mod", "bmod"):
+            if self.token.kind == "name":
+                self.next()
+                bracketed = self.take("(") or self.take("{")
+                modulus = self.sum()
+                if bracketed:
+                    self.expect(")", "}")
+                sides[-1] = Apply("mod", (sides[-1], modulus))
+                continue
+            if self.take("="):
+                # `x = \{1, 2\}`; and `x == 2` or `= 5` have one side only
+                operators.append("=")
+            else:
+                operators.append(self.next().text)
+            sides.append(self._union())
+        return sides[0] if not operators else Relation(tuple(operators), tuple(sides))
+
+    def _union(self) -> Node:
+        result = self._quantity()
+        while True:
+            if self.at("cup", "cap", "minus"):
+                result = Apply(self.next().text, (result, self._quantity()))
+            elif self.at_union():
+                self.next()
+                result = Apply("cup", (result, self._quantity()))
+            else:
+                return result
+
+    def _quantity(self) -> Node:
+        if self.token.kind in ("word", "text") and self.peek().kind in ("number", "op", "name"):
+            self._preamble()
+        value = self.sum()
+        unit: list[str] = []
+        while self.token.kind in ("word", "text") or (
+            unit and (self.at("/", "^", "{", "}", "-") or self.token.kind in ("number", "symbol"))
+        ):
+            unit.append(self.next().text)
+        if not unit:
+            return value
+        return Quantity(value, unit_of(" ".join(unit)))
+
+    def _preamble(self) -> None:
+        """``Area = 5``, ``exactly 5``: words before a value say what it is."""
+        while self.token.kind in ("word", "text"):
+            self.next()
+        if not self.take("=", ":", "~") and self.token.kind not in ("number",):
+            raise Unreadable("words before a formula")
+
+
+_FUNCTION_NAMES = frozenset({"phi", "psi", "varphi", "mathbb P", "mathbb E"})
+
+
+def unit_of(text: str) -> str:
+    """One name for a unit however it is written: ``inches``, ``Inch`` and ``in.`` are ``in``; else its words."""
+    words = re.sub(r"[^a-z%$/ ]", " ", text.lower()).split()
+    if not words:
+        return ""
+    if any(word in PERCENT for word in words):
+        return "%"
+    singular = [word.rstrip("s") if len(word) > 2 else word for word in words]
+    return " ".join(UNIT_NAMES.get(word, word) for word in singular)
+
+
+def is_name(node: Node) -> bool:
+    r"""Whether it only names what an answer is: ``x``, ``f(x)``, ``AB``, ``\angle ABC``, ``(p, q)``."""
+    match node:
+        case Symbol() | Words():
+            return True
+        case Sequence(items):
+            return all(map(is_name, items))
+        case Apply("*", (Apply("^", (Symbol("f" | "g" | "h"), Apply("neg", _))), argument)):
+            return is_name(argument)
+        case Apply("*", (Symbol(name), *rest)):
+            if len(rest) == 1 and (name[:1] in "fghPQRSTFGVLDa" or name in _FUNCTION_NAMES):
+                return is_name(rest[0])
+            return all(isinstance(n, Symbol) and n.name[:1].isupper() for n in node.args)
+        case Apply("abs", (inner,)):
+            return is_name(inner)
+        case Apply("/", (Apply("*", (Symbol("d"), Symbol())), Apply("*", (Symbol("d"), Symbol())))):
+            return True
+        case Apply("^", (Symbol("f" | "g" | "h"), Apply("neg", _))):
+            return True
+    return False

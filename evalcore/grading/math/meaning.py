@@ -1,0 +1,167 @@
+r"""What an answer stands for: ± written out, the name of an unknown taken off, an equation brought to one side.
+
+>>> items(expanded(parse(r"x = 1 \pm \sqrt{2}")))
+[Apply(name='+', args=(…)), Apply(name='+', args=(…))]
+"""
+
+from __future__ import annotations
+
+from evalcore.grading.math import sets
+from evalcore.grading.math.answers import is_name, words_of
+from evalcore.grading.math.nodes import (
+    Answers,
+    Apply,
+    Based,
+    Constant,
+    Matrix,
+    Node,
+    Number,
+    Quantity,
+    Relation,
+    Sequence,
+    SetOf,
+    Symbol,
+    Words,
+    symbols,
+    walk,
+)
+
+OPPOSITE = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "~": "~"}
+"""The operator that says the same with its sides exchanged."""
+
+
+def expanded(node: Node) -> Node:
+    """With ± written out, and without what only wraps: a set of answers, an equation of one side."""
+    if isinstance(node, Quantity) and not node.unit:
+        return expanded(node.value)
+    if any(isinstance(n, Apply) and n.name in ("+-", "-+") for n in walk(node)):
+        both = Answers((_signed(node, +1), _signed(node, -1)))
+        if isinstance(node, Answers):
+            return Answers(tuple(i for half in node.items for i in (items(expanded(half)) or [half])))
+        if isinstance(node, Relation) and (named := assigned(node)):
+            return expanded(named[1])
+        return both
+    return node
+
+
+def _signed(node: Node, sign: int) -> Node:
+    if isinstance(node, Apply):
+        args = tuple(_signed(a, sign) for a in node.args)
+        if node.name in ("+-", "-+"):
+            minus = (node.name == "+-") == (sign < 0)
+            return Apply("+", (args[0], Apply("neg", (args[1],)) if minus else args[1]))
+        return Apply(node.name, args)
+    if isinstance(node, Sequence):
+        return Sequence(tuple(_signed(a, sign) for a in node.items), node.opening, node.closing)
+    if isinstance(node, Relation):
+        return Relation(node.operators, tuple(_signed(a, sign) for a in node.sides))
+    if isinstance(node, Quantity):
+        return Quantity(_signed(node.value, sign), node.unit)
+    return node
+
+
+def items(node: Node) -> list[Node] | None:
+    """The answers that a node stands for, each with ± written out; None for what is one answer."""
+    if isinstance(node, Answers | SetOf):
+        found: list[Node] = []
+        for item in node.items:
+            written = expanded(item)
+            found += list(written.items) if isinstance(written, Answers) else [written]
+        return found
+    if isinstance(node, Sequence):
+        return list(node.items)
+    if isinstance(node, Relation):
+        if named := assigned(node):
+            return items(named[1]) or [node]
+        return [node]
+    return None if sets.is_set(node) else [node]
+
+
+def assigned(node: Node) -> tuple[Node, Node] | None:
+    """(name, value) of ``x = 5``, ``5 = x``, ``f(x) = …``, ``x \\in S``; None for any other relation."""
+    if not isinstance(node, Relation):
+        return None
+    first, last = node.sides[0], node.sides[-1]
+    if node.operators in (("=",), ("~",), ("in",), (":",)):
+        if is_name(first):
+            return first, last
+        if is_name(last) and node.operators[0] in "=~":
+            return last, first
+    return None
+
+
+def member_of(relation: Relation) -> Node | None:
+    """S of ``x \\in S``."""
+    return relation.sides[1] if relation.operators == ("in",) and is_name(relation.sides[0]) else None
+
+
+def names(items: list[Node]) -> list[Node]:
+    return [named[0] for item in items if (named := assigned(item))]
+
+
+def unnamed(node: Node) -> Node:
+    named = assigned(node)
+    return named[1] if named else node
+
+
+def same_name(a: Node, b: Node) -> bool:
+    """``y = …`` and ``f(x) = …`` may name the same; ``x = …`` and ``y = …`` do not."""
+    if a == b or isinstance(a, Words) or isinstance(b, Words):
+        return True
+    return not (isinstance(a, Symbol) and isinstance(b, Symbol))
+
+
+def chain_values(relation: Relation) -> list[Node]:
+    """What ``2^3 = 8`` and ``S = \\pi r^2 = 4\\pi`` come to: the end; before an ≈ what is exact, too."""
+    if not set(relation.operators) <= {"=", "~"}:
+        return []
+    sides = relation.sides
+    if len(sides) == 2 and relation.operators == ("=",) and _is_equation(*sides):
+        return []  # and no value of anything
+    values = [sides[-1]]
+    for operator, side in zip(reversed(relation.operators), reversed(sides[:-1]), strict=True):
+        if operator != "~":
+            break
+        values.append(side)
+    return values
+
+
+def _is_equation(left: Node, right: Node) -> bool:
+    return bool(symbols(right) or symbols(left))
+
+
+def normal(relation: Relation) -> tuple[str, Node | None]:
+    """``f`` and the kind of ``f = 0``, ``f != 0``, ``f > 0`` or ``f >= 0``."""
+    operator = relation.operators[0]
+    left, right = relation.sides
+    if operator in ("<", "<="):
+        left, right, operator = right, left, OPPOSITE[operator]
+    if not (is_scalar(left) and is_scalar(right)) or operator in ("in", ":"):
+        return operator, None
+    difference = Apply("+", (left, Apply("neg", (right,))))
+    return ("=" if operator == "~" else operator), difference
+
+
+def as_words(node: Node) -> str | None:
+    """The letters of a text, or of a product of letters that may be one: ``odd``."""
+    if isinstance(node, Words):
+        return node.text
+    if isinstance(node, Symbol) and len(node.name) == 1:
+        return node.name.lower()
+    if isinstance(node, Constant) and node.name in "ei":
+        return node.name
+    if isinstance(node, Apply) and node.name == "*":
+        letters = [as_words(arg) for arg in node.args]
+        return "".join(letter or "?" for letter in letters)
+    if isinstance(node, SetOf) and not node.items:
+        return "no solution"
+    if isinstance(node, Quantity):
+        return words_of(node.unit)
+    return None
+
+
+def is_scalar(node: Node) -> bool:
+    """Whether it may have a single value, a matrix for one."""
+    return isinstance(node, Number | Symbol | Constant | Apply | Based | Quantity | Matrix) or (
+        isinstance(node, Sequence) and len(node.items) == 1
+    )

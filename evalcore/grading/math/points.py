@@ -1,0 +1,369 @@
+r"""Values of expressions to many digits, at random points where they have variables.
+
+>>> agree(parse("(x+1)^2"), parse("x^2+2x+1"))
+True
+
+Two expressions that agree to 30 digits at several random points are the same function but for a
+probability nobody will see (Schwartz 1980 for polynomials; the same idea here for all functions), and one
+clear difference is a proof that they are not. Everything is bounded: numbers that grow too big end in
+``TooBig`` before they are computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+from mpmath import mp, mpf
+
+from evalcore.grading.math.exact import MAX_BITS, TooBig, exact
+from evalcore.grading.math.nodes import (
+    Apply,
+    Based,
+    Constant,
+    Matrix,
+    Node,
+    Number,
+    Quantity,
+    Sequence,
+    Symbol,
+    replace,
+    symbols,
+    walk,
+)
+
+_MAX_EXPONENT = 1 << 40
+"""A value with a larger logarithm is not computed."""
+
+_DIGITS = 60
+_AGREEING = 30
+# Without variables there is one point only, so that it has to say more.
+_DIGITS_OF_CONSTANTS = 160
+_AGREEING_OF_CONSTANTS = 100
+_POINTS = 4
+_SHOWN = 25
+_TRIES = 24
+
+Value = Any
+"""mpf or mpc; mpmath has no types."""
+
+
+class Undefined(Exception):
+    """There is no value at this point, or none that this module can compute."""
+
+
+# --- at a point ------------------------------------------------------------------------------------------
+
+
+def evaluate(node: Node, point: Mapping[str, Value]) -> Value:
+    """The value of a scalar where its variables have the values of ``point``; a matrix for one.
+
+    Raises:
+        Undefined: it has none there, or is no scalar.
+        TooBig: its logarithm is beyond all reason.
+    """
+    match node:
+        case Number(value):
+            return mpf(value.numerator) / value.denominator
+        case Symbol(name):
+            return point[name]
+        case Constant("pi"):
+            return +mp.pi
+        case Constant("e"):
+            return +mp.e
+        case Constant("i"):
+            return mpmath.mpc(0, 1)
+        case Quantity(value, "deg"):
+            return evaluate(value, point) * mp.pi / 180
+        case Quantity(value, "%"):
+            return evaluate(value, point) / 100
+        case Quantity(value, _):
+            return evaluate(value, point)
+        case Sequence((only,), "[", "]"):
+            return evaluate(only, point)
+        case Based():
+            value_ = exact(node)
+            if value_ is None:
+                raise Undefined("digits of another base")
+            return mpf(value_.numerator)
+        case Matrix(rows):
+            return mp.matrix([[evaluate(cell, point) for cell in row] for row in rows])
+        case Apply("sum" | "prod" as name, (body, Symbol(variable), low, high)):
+            return _finite(name, body, variable, evaluate(low, point), evaluate(high, point), point)
+        case Apply(name, args):
+            operation = _OPERATIONS.get(name)
+            if operation is None:
+                raise Undefined(f"no value of {name}")
+            values = [evaluate(arg, point) for arg in args]
+            try:
+                return _checked(operation(*values))
+            except (ZeroDivisionError, ValueError, OverflowError, TypeError, NotImplementedError) as error:
+                raise Undefined(f"{name}: {error}") from error
+    raise Undefined(f"no value of a {type(node).__name__}")
+
+
+def _checked(value: Value) -> Value:
+    if isinstance(value, mpmath.matrix):
+        return value
+    if not mpmath.isfinite(value):
+        raise Undefined("not finite")
+    if value and abs(mpmath.mag(value)) > _MAX_EXPONENT:
+        raise TooBig("a value beyond all reason")
+    return value
+
+
+def _finite(
+    name: str, body: Node, variable: str, low: Value, high: Value, point: Mapping[str, Value]
+) -> Value:
+    """A finite sum or product with few terms."""
+    if not (mpmath.isint(low) and mpmath.isint(high)) or high - low > 2000:
+        raise Undefined("a sum over what is not finite and small")
+    total = mpf(0 if name == "sum" else 1)
+    for i in range(int(low), int(high) + 1):
+        term = evaluate(body, {**point, variable: mpf(i)})
+        total = total + term if name == "sum" else total * term
+    return total
+
+
+def _raise(base: Value, exponent: Value) -> Value:
+    if isinstance(base, mpmath.matrix):
+        if not mpmath.isint(exponent) or abs(exponent) > 100:
+            raise Undefined("a power of a matrix")
+        return base ** int(exponent)
+    if base == 0:
+        if mpmath.re(exponent) <= 0:
+            raise Undefined("zero to the power of zero or less")
+        return mpf(0)
+    if abs(exponent) * max(1, abs(mpmath.mag(base))) > _MAX_EXPONENT:
+        raise TooBig("a power beyond all reason")
+    if not mpmath.im(base) and mpmath.re(base) < 0 and not mpmath.im(exponent):
+        # (-8)^{1/3} is -2 to everybody but a complex analyst.
+        for odd in (3, 5, 7):
+            if mpmath.almosteq(exponent * odd, mpmath.nint(exponent * odd)) and not mpmath.isint(exponent):
+                sign = -1 if int(mpmath.nint(exponent * odd)) % 2 else 1
+                return sign * mpmath.power(-base, exponent)
+    return mpmath.power(base, exponent)
+
+
+def _root(value: Value, degree: Value) -> Value:
+    return _raise(value, 1 / mpf(degree))
+
+
+def _fact(value: Value) -> Value:
+    if mpmath.im(value) or abs(value) > 1 << 32:
+        raise TooBig("a factorial beyond all reason")
+    return mpmath.factorial(value)
+
+
+def _exp(value: Value) -> Value:
+    if abs(value) > _MAX_EXPONENT:
+        raise TooBig("a power beyond all reason")
+    return mpmath.exp(value)
+
+
+def _trigonometric(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    def bounded(value: Value) -> Value:
+        if abs(value) > 1 << 64:
+            raise TooBig("an angle beyond all reason")
+        return function(value)
+
+    return bounded
+
+
+def _plus(*terms: Value) -> Value:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _product(*factors: Value) -> Value:
+    total = factors[0]
+    for factor in factors[1:]:
+        total = _checked(total * factor)
+    return total
+
+
+def _binom(n: Value, k: Value) -> Value:
+    if max(abs(n), abs(k)) > 1 << 32:
+        raise TooBig("a binomial beyond all reason")
+    return mpmath.binomial(n, k)
+
+
+_OPERATIONS: dict[str, Callable[..., Value]] = {
+    "+": _plus,
+    "*": _product,
+    "neg": lambda a: -a,
+    "/": lambda a, b: a / b,
+    "^": _raise,
+    "sqrt": mpmath.sqrt,
+    "root": _root,
+    "abs": abs,
+    "!": _fact,
+    "binom": _binom,
+    "det": mpmath.det,
+    "exp": _exp,
+    "ln": mpmath.log,
+    "log": mpmath.log,
+    "lg": mpmath.log10,
+    "floor": mpmath.floor,
+    "ceil": mpmath.ceil,
+    "sgn": mpmath.sign,
+    "re": mpmath.re,
+    "im": mpmath.im,
+    "arg": mpmath.arg,
+    "min": lambda *a: min(a),
+    "max": lambda *a: max(a),
+    "arccot": mpmath.acot,
+    "arsinh": mpmath.asinh,
+    "arcosh": mpmath.acosh,
+    "artanh": mpmath.atanh,
+    **{
+        name: _trigonometric(getattr(mpmath, name))
+        for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
+    },
+    **{f"arc{name}": getattr(mpmath, f"a{name}") for name in ("sin", "cos", "tan")},
+}
+
+
+# --- comparing -------------------------------------------------------------------------------------------
+
+
+def agree(left: Node, right: Node) -> bool | None:
+    """Whether two expressions have the same values; None where too few points could be computed.
+
+    Raises:
+        TooBig: a value without variables is beyond all reason.
+    """
+    return _at_points(left, right, _equal)
+
+
+def proportional(left: Node, right: Node, *, positive: bool = False) -> bool | None:
+    """Whether one is a constant multiple of the other, so that both vanish at the same points.
+
+    positive: whether the factor must be, as for ``left > 0`` and ``right > 0``.
+    """
+    ratios: list[Value] = []
+
+    def same_ratio(a: Value, b: Value, agreeing: int) -> bool | None:
+        vanishing = [abs(side) < mpf(10) ** -agreeing for side in (a, b)]
+        if any(vanishing):
+            return None if all(vanishing) else False
+        ratios.append(a / b)
+        return _equal(ratios[0], ratios[-1], agreeing) and (not positive or mpmath.re(ratios[0]) > 0)
+
+    return _at_points(left, right, same_ratio)
+
+
+def _at_points(left: Node, right: Node, compare: Callable[[Value, Value, int], bool | None]) -> bool | None:
+    names = sorted(symbols(left) | symbols(right))
+    imaginary = any(n == Constant("i") for side in (left, right) for n in walk(side))
+    digits, agreeing = (_DIGITS, _AGREEING) if names else (_DIGITS_OF_CONSTANTS, _AGREEING_OF_CONSTANTS)
+    agreed = 0
+    outside: list[tuple[Value, Value]] = []
+    with mp.workdps(digits):
+        for attempt in range(_TRIES if names else 1):
+            point = {name: _coordinate(name, attempt) for name in names}
+            try:
+                a, b = evaluate(left, point), evaluate(right, point)
+            except Undefined:
+                continue
+            if not imaginary and names and not (_is_real(a) and _is_real(b)):
+                outside.append((a, b))  # where a root of a negative number shows
+                continue
+            same = compare(a, b, agreeing)
+            if same is False:
+                return False
+            agreed += bool(same)
+            if agreed >= (_POINTS if names else 1):
+                return True
+        if agreed:
+            return True
+        verdicts = [compare(a, b, agreeing) for a, b in outside[:_POINTS]]
+    if False in verdicts:
+        return False
+    return True if any(verdicts) else None
+
+
+def _is_real(value: Value) -> bool:
+    if isinstance(value, mpmath.matrix):
+        return True
+    return bool(abs(mpmath.im(value)) <= abs(value) * mpf(10) ** -_AGREEING)
+
+
+def _equal(a: Value, b: Value, agreeing: int) -> bool:
+    if isinstance(a, mpmath.matrix) or isinstance(b, mpmath.matrix):
+        if not (isinstance(a, mpmath.matrix) and isinstance(b, mpmath.matrix)):
+            return False
+        same_shape = (a.rows, a.cols) == (b.rows, b.cols)
+        return same_shape and all(
+            _equal(a[i, j], b[i, j], agreeing) for i in range(a.rows) for j in range(a.cols)
+        )
+    size = max(abs(a), abs(b))
+    # What cancels to nothing leaves rounding errors of the size of its terms, here near 1.
+    return bool(abs(a - b) <= size * mpf(10) ** -agreeing or size < mpf(10) ** (10 - mp.dps))
+
+
+def _coordinate(name: str, attempt: int) -> Value:
+    """A random number between 0.2 and 2.2, the same on any machine; every second time its sign may be minus.
+
+    Half of the points are positive throughout: where roots and logarithms have their domain.
+    """
+    digest = hashlib.sha256(f"{attempt}:{name}".encode()).digest()
+    value = mpf(int.from_bytes(digest[:12], "big")) / (1 << 96) * 2 + mpf("0.2")
+    return -value if attempt % 2 and digest[12] % 2 else value
+
+
+def approximation(node: Node) -> Fraction | None:
+    """The value of a real expression without variables to some forty digits; None if it has none."""
+    if symbols(node):
+        return None
+    with mp.workdps(_DIGITS):
+        try:
+            value = evaluate(node, {})
+            if isinstance(value, mpmath.matrix) or not _is_real(value):
+                return None
+            sign, mantissa, exponent, _ = mpmath.re(value)._mpf_
+        except (Undefined, TooBig):
+            return None
+    if abs(exponent) > MAX_BITS:
+        return None
+    size: Fraction = Fraction(mantissa) * Fraction(2) ** exponent
+    return -size if sign else size
+
+
+def line(node: Node, variable: str) -> tuple[bool, Node] | None:
+    """Whether a linear expression rises, and its root; None if it is no line of one variable."""
+    at = [_value_at(node, variable, x) for x in (0, 1, 3)]
+    if any(value is None for value in at):
+        return None
+    zero, one, three = (value for value in at if value is not None)
+    slope = one - zero
+    if slope == 0 or three != zero + 3 * slope:
+        return None
+    return slope > 0, Number(-zero / slope)
+
+
+def _value_at(node: Node, variable: str, x: int) -> Fraction | None:
+    return exact(replace(node, Symbol(variable), Number(Fraction(x))))
+
+
+def values(node: Node) -> str | None:
+    """The values at the first two points where there are any, to 25 digits, as text; None if there are none."""
+    names = sorted(symbols(node))
+    found = []
+    with mp.workdps(_DIGITS):
+        for attempt in range(_TRIES if names else 1):
+            try:
+                value = evaluate(node, {name: _coordinate(name, attempt) for name in names})
+            except Undefined:
+                continue
+            if isinstance(value, mpmath.matrix) or (names and not _is_real(value)):
+                continue
+            found.append(f"{attempt}:{mpmath.nstr(value, _SHOWN)}")
+            if len(found) == (2 if names else 1):
+                break
+    return " ".join(found) or None

@@ -1,0 +1,179 @@
+"""Values: exact where they are rational, by points elsewhere, and sets of them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from evalcore.grading import math
+from evalcore.grading.math import points, sets
+from evalcore.grading.math.algebra import agree as algebra
+from evalcore.grading.math.answers import parse
+from evalcore.grading.math.exact import TooBig, exact
+from evalcore.grading.math.rounding import decimal, within
+from evalcore.grading.math.voting import key
+
+EXACT = [
+    (r"\frac{3}{4} + 2^{-2}", Fraction(1)),
+    (r"\sqrt{\frac{4}{9}}", Fraction(2, 3)),
+    (r"\sqrt[3]{-8}", None),
+    ("8^{2/3}", Fraction(4)),
+    ("(-2)^3", Fraction(-8)),
+    ("0^0", None),
+    ("5!", Fraction(120)),
+    (r"\binom{10}{3}", Fraction(120)),
+    (r"\gcd(12, 18)", Fraction(6)),
+    (r"\lfloor -2.5 \rfloor", Fraction(-3)),
+    ("1/0", None),
+    ("x", None),
+    (r"\pi", None),
+    ("204_5", Fraction(54)),
+    ("9_8", None),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), EXACT)
+def test_exact(text: str, value: Fraction | None) -> None:
+    assert exact(parse(text)) == value
+
+
+@pytest.mark.parametrize("text", ["10^{10^{10}}", "100000!", r"\binom{10^6}{500000}", "2^{65000} 2^{65000}"])
+def test_exact_numbers_have_a_largest(text: str) -> None:
+    with pytest.raises(TooBig):
+        exact(parse(text))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("(x+1)^2", "x^2+2x+1", True),
+        ("(x+1)^2", "x^2+2x+2", False),
+        (r"\sqrt{x^2}", "x", False),  # -1 tells
+        (r"\sqrt{x}\sqrt{y}", r"\sqrt{xy}", True),  # where both are real
+        (r"\ln(xy)", r"\ln x + \ln y", True),
+        ("e^{-200}", "e^{-201}", False),
+        ("e^{-200} - e^{-200}", "0", True),
+        (r"\sqrt{2}\sqrt{3} - \sqrt{6}", "0", True),
+        (r"\sqrt{10^{80}+1}", "10^{40}", False),
+        ("1/(x-x)", "2", None),
+        (r"\sqrt{-1-x^2}", r"i\sqrt{1+x^2}", True),
+        ("f(x)", "g(x)", False),
+    ],
+)
+def test_points(left: str, right: str, same: bool | None) -> None:
+    assert points.agree(parse(left), parse(right)) is same
+    assert points.agree(parse(right), parse(left)) is same
+
+
+def test_a_multiple_vanishes_where_the_other_does() -> None:
+    one, other = parse("2x+4y-3"), parse("y+x/2-3/4")
+    assert points.proportional(one, other)
+    assert not points.proportional(one, parse("y+x/2+3/4"))
+    assert points.proportional(parse("x-1"), parse("1-x"))
+    assert not points.proportional(parse("x-1"), parse("1-x"), positive=True)
+
+
+def test_points_are_the_same_on_any_day() -> None:
+    assert points.values(parse("x+1")) == points.values(parse("1+x"))
+    assert str(points.values(parse("x"))).startswith("0:1.917219012543869")
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("(-\\infty, 1) \\cup [1, 2)", 1),
+        ("(0, 1) \\cup (1, 2)", 2),
+        ("[0, 1] \\cup \\{3\\}", 2),
+        ("\\mathbb{R} \\setminus \\{0, 1\\}", 3),
+        ("x \\ne 3", 2),
+        ("-2 < x \\le 5", 1),
+    ],
+)
+def test_sets_in_one_form(text: str, pieces: int) -> None:
+    found = sets.pieces(parse(text))
+    assert found is not None
+    assert len(found) == pieces
+
+
+@pytest.mark.parametrize(
+    ("shown", "value", "stands"),
+    [
+        ("0.3333", Fraction(1, 3), True),
+        ("0.3334", Fraction(1, 3), False),
+        ("0.6667", Fraction(2, 3), True),
+        ("0.6666", Fraction(2, 3), False),
+        ("0.666666", Fraction(2, 3), True),  # cut off, as calculators do
+        ("1.5e3", Fraction(1540), True),
+        ("1.5e3", Fraction(1560), False),
+    ],
+)
+def test_a_decimal_stands_for_what_rounds_to_it(shown: str, value: Fraction, stands: bool) -> None:
+    number = decimal(parse(shown))
+    assert number is not None
+    assert within(number, value, number.value) is stands
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        (r"\int_0^1 x^2 dx", r"\frac13", True),
+        (r"\int_0^1 x^2 dx", r"\frac12", False),
+        (r"\int_0^{\pi} \sin x\, dx", "2", True),
+        (r"\sum_{n=1}^{\infty} \frac{1}{n^2}", r"\frac{\pi^2}{6}", True),
+        (r"\lim_{n \to \infty} (1+\frac{1}{n})^n", "e", True),
+        (r"\lim_{x \to 0} \frac{\sin x}{x}", "1", True),
+        (r"\prod_{k=1}^{3} k", "6", True),
+        (r"\int_0^{\pi/2} \ln \sin x\, dx", r"-\frac{\pi}{2}\ln 2", True),
+        (r"\int_0^{\pi/2} \ln \sin x\, dx", r"-\frac{\pi}{2}\ln 3", False),
+        (r"\int_0^1 x^{x^x} dx", "1", None),
+        (r"\vec{v}", "5", None),
+    ],
+)
+def test_algebra(left: str, right: str, same: bool | None) -> None:
+    if same is None:
+        assert not algebra(parse(left), parse(right))
+    else:
+        assert algebra(parse(left), parse(right)) is same
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        (r"\frac{2\sqrt{3}}{3}", r"\frac{2}{\sqrt 3}", r"2/\sqrt{3}"),
+        ("0.5", r"\frac12", "x = 1/2", r"\frac{1}{2}\text{ cm}"),
+        ("1, 2", r"\{2, 1\}", "x = 2 or x = 1"),
+        ("(x+1)^2", "x^2+2x+1", "y = (1+x)^2"),
+        (r"\text{East}", "east"),
+    ],
+)
+def test_what_means_the_same_votes_together(spellings: tuple[str, ...]) -> None:
+    assert len({key(spelling) for spelling in spellings}) == 1
+
+
+def test_what_differs_votes_apart() -> None:
+    answers = [
+        "1/2",
+        "-1/2",
+        "(1,2)",
+        "(2,1)",
+        "[1,2]",
+        "1,2",
+        "x",
+        "x^2",
+        "x+1",
+        r"\sqrt 2",
+        "1.4142",
+        "no",
+        "{",
+    ]
+    assert len({key(answer) for answer in answers}) == len(answers)
+
+
+def test_a_vote_for_a_number_is_the_one_that_a_plain_number_has() -> None:
+    assert key(r"\frac{1}{2} + 0") == str(math.exact_number("0.5"))
+
+
+def test_a_decimal_stands_for_an_integral_too() -> None:
+    assert math.with_algebra(r"\int_0^1 e^{x^2} dx", "1.4627", {}) == (True, "algebra")
+    assert math.with_algebra(r"\int_0^1 e^{x^2} dx", "1.4628", {}).equal is False
