@@ -8,21 +8,24 @@ A row of a grades part::
     {"problem_id": "tiny-arithmetic-7", "sample": 3, "predicted_answer": "42", "symbolic_correct": true,
      "reason": "text"}
 
+A wrong answer that is more than a number has a ``vote``: what it shares with those that mean the same.
 ``symbolic_correct`` is false where there is no answer (``reason`` says why: no box, unfinished reasoning,
 a request that failed for good) and null where no verdict could be reached (``timeout``, ``memory``, …).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from evalcore import grading
+from evalcore.cache import Cache
 from evalcore.errors import ResultsError
-from evalcore.grading import Equality, Grader, Options
+from evalcore.grading import Grader, Options
 from evalcore.grading.pool import DEFAULT_TIMEOUT, Pair, Pool
-from evalcore.manifest import GENERATIONS, GRADES, Manifest
+from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
 from evalcore.progress import Progress
 from evalcore.records import PartWriter, Row, key_of, read_keys, read_rows
 
@@ -62,28 +65,61 @@ def grade(
         ConfigError: the manifest names a grader or an option that does not exist.
     """
     manifest = Manifest.load(folder, settings)
-    grader = grading.check_options(manifest.grading.grader, manifest.grading.options)
     if manifest.grading.version != grading.VERSION:
         renewed = manifest.grading.model_copy(update={"version": grading.VERSION})
         # What was judged were the old verdicts.
         manifest = manifest.model_copy(update={"grading": renewed, "judging": None})
         manifest.save(folder)
-    part, options = manifest.grading_id, manifest.grading.options
-    graded = read_keys(folder / GRADES, part)
     total = len(read_keys(folder / GENERATIONS, manifest.generation_id))
     if not total:
         raise ResultsError(f"{folder}: no generations under its manifest's settings; run `evalcore generate`")
+    return grade_rows(
+        read_rows(folder / GENERATIONS, manifest.generation_id),
+        total,
+        folder,
+        manifest.grading_id,
+        manifest.grading,
+        name=manifest.benchmark.name,
+        workers=workers,
+        timeout=timeout,
+    )
+
+
+def grade_rows(
+    generations: Iterable[Row],
+    total: int,
+    folder: Path,
+    part: str,
+    by: Grading,
+    *,
+    name: str,
+    workers: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> GradeSummary:
+    """Grade those rows of a folder that its part of ``grades/`` lacks.
+
+    Args:
+        generations: rows with ``problem_id``, ``sample``, ``generation`` and ``expected_answer``.
+        total: how many they are. name: of the benchmark, for the progress.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+        ConfigError: the grader or an option does not exist.
+    """
+    grader, options = grading.check_options(by.grader, by.options), by.options
+    graded = read_keys(folder / GRADES, part)
     if len(graded) < total:
-        generations = read_rows(folder / GENERATIONS, manifest.generation_id)
         ungraded = (row for row in generations if key_of(row) not in graded)
-        known: dict[Pair, Equality] = {}
+        known: dict[Pair, _Compared] = {}
         with (
             PartWriter(folder / GRADES, f"{part}-0") as writer,
-            Pool(manifest.grading.grader, workers=workers, timeout=timeout) as pool,
-            Progress(f"grade {manifest.benchmark.name}", total, done=len(graded)) as progress,
+            Pool(by.grader, options, workers=workers, timeout=timeout) as pool,
+            Cache("grades", [by.grader, grading.VERSION, options]) as cache,
+            Progress(f"grade {name}", total, done=len(graded)) as progress,
         ):
             while found := [_found(row, grader, options) for row in islice(ungraded, _ROWS_AT_ONCE)]:
-                _compare({f.pair for f in found if f.pair} - known.keys(), grader, pool, known)
+                new = {f.pair for f in found if f.pair} - known.keys()
+                known |= _compare(new, grader, options, pool, cache)
                 for row in found:
                     writer.write(_graded(row, known))
                 progress.advance(samples=len(found), tokens=0)
@@ -116,27 +152,45 @@ def _found(row: Row, grader: Grader, options: Options) -> _Found:
     return _Found(problem_id, sample, pair, reason)
 
 
-def _compare(pairs: set[Pair], grader: Grader, pool: Pool, known: dict[Pair, Equality]) -> None:
-    """Add the verdicts of new pairs to the known ones."""
-    passed = []
+class _Compared(NamedTuple):
+    """An ``Equality``, and the vote of a wrong answer where it takes more than reading a number."""
+
+    equal: bool | None
+    reason: str
+    vote: str | None = None
+
+
+def _compare(
+    pairs: set[Pair], grader: Grader, options: Options, pool: Pool, cache: Cache
+) -> dict[Pair, _Compared]:
+    """The verdicts of new pairs: by text or number, from the cache, or by the workers."""
+    known: dict[Pair, _Compared] = {}
+    passed: list[Pair] = []
     for pair in sorted(pairs):
-        equality = grader.quick(*pair)
+        equality = grader.quick(*pair, options)
         if equality is None:
             passed.append(pair)
         else:
-            known[pair] = equality
-    known.update(zip(passed, pool.compare(passed), strict=True))
+            known[pair] = _Compared(*equality)
+    known |= {pair: _Compared(*verdict) for pair, verdict in cache.get(passed).items()}
+    new = [pair for pair in passed if pair not in known]
+    for pair, timed in zip(new, pool.compare(new), strict=True):
+        known[pair] = _Compared(timed.equal, timed.reason, timed.vote)
+    # Undecided may be a matter of a busy machine, and of the time limit.
+    cache.put({pair: [*known[pair]] for pair in new if known[pair].equal is not None})
+    return known
 
 
-def _graded(found: _Found, known: dict[Pair, Equality]) -> Row:
-    equality = known[found.pair] if found.pair else Equality(False, found.reason)
-    return {
+def _graded(found: _Found, known: dict[Pair, _Compared]) -> Row:
+    compared = known[found.pair] if found.pair else _Compared(False, found.reason)
+    row: Row = {
         "problem_id": found.problem_id,
         "sample": found.sample,
         "predicted_answer": found.pair[0] if found.pair else None,
-        "symbolic_correct": equality.equal,
-        "reason": equality.reason,
+        "symbolic_correct": compared.equal,
+        "reason": compared.reason,
     }
+    return row if compared.vote is None else {**row, "vote": compared.vote}
 
 
 def _summary(folder: Path, part: str, new: int) -> GradeSummary:

@@ -9,24 +9,29 @@ A row of a judgements part; ``judgement`` holds the model's words, as in NeMo-Sk
 
 ``judge_correct`` is null where no verdict can be read from the words, or where the model could not be
 asked. What needs no model is not asked: no answer is no, an answer that is the reference is yes. Each
-distinct (problem, reference, answer) is asked once.
+distinct (problem, reference, answer) is asked once by a judge model under a prompt, whatever checkpoint
+gave it: its words are kept in the cache. With ``majority`` only the answers that most samples of a problem
+gave are judged: one question a problem, and all that majority@k needs.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from evalcore import config
+from evalcore.cache import Cache
 from evalcore.client import Reply, Request, ask
 from evalcore.errors import ConfigError, ResultsError
-from evalcore.grading import normalize
 from evalcore.grading.extract import after_reasoning
+from evalcore.grading.math.spelling import normalize, squeezed
 from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, Judging, Manifest, PromptInfo
 from evalcore.progress import Progress
 from evalcore.prompts import Prompt, load_prompt
-from evalcore.records import KeySet, PartWriter, Row, key_of, read_keys, read_rows
+from evalcore.records import GREEDY, KeySet, PartWriter, Row, key_of, read_keys, read_rows
+from evalcore.tally import vote_of
 
 # `Judgement: Yes.`, `**Judgement**: yes`, `Judgment: [No]`, `Judgement: **\boxed{Yes}**`
 _VERDICT = re.compile(
@@ -55,7 +60,9 @@ class JudgeSummary(NamedTuple):
     unparsable: int
 
 
-def judge(folder: Path, judge: config.Judge, *, settings: str | None = None) -> JudgeSummary:
+def judge(
+    folder: Path, judge: config.Judge, *, settings: str | None = None, majority: bool = False
+) -> JudgeSummary:
     """Judge the graded rows of a benchmark folder that are not judged yet.
 
     Args:
@@ -63,6 +70,7 @@ def judge(folder: Path, judge: config.Judge, *, settings: str | None = None) -> 
         judge: the model, its address, prompt and sampling; a key comes from the environment variable
             ``judge.api_key_env``.
         settings: id of the evaluation that the folder must be of (``manifest.settings_id``); None: any.
+        majority: judge only what most samples of a problem answered, all of it where there is a tie.
 
     Raises:
         ConfigError: no judge model, or an unknown prompt.
@@ -99,9 +107,9 @@ def judge(folder: Path, judge: config.Judge, *, settings: str | None = None) -> 
         ):
             rows = _Rows(writer, progress)
             problems = _problems(folder, manifest)
-            open_questions = _settle(folder, manifest, problems, done, rows)
-            asked = len(open_questions)
-            _ask(open_questions, problems, prompt, judge, rows)
+            wanted = _majority_answers(folder, manifest) if majority else None
+            open_questions = _settle(folder, manifest, problems, done, rows, wanted)
+            asked = _ask(open_questions, problems, prompt, judge, rows)
     return _summary(folder, part, asked)
 
 
@@ -138,10 +146,38 @@ def _problems(folder: Path, manifest: Manifest) -> dict[str, _Problem]:
     return {row["problem_id"]: _Problem(row["problem"], str(row["expected_answer"])) for row in rows}
 
 
+def _majority_answers(folder: Path, manifest: Manifest) -> set[_Question]:
+    """The answers with the most votes of each problem, and the spellings that voted with them."""
+    votes: dict[str, Counter[str]] = {}
+    spellings: dict[tuple[str, str], set[str]] = {}
+    for row in read_rows(folder / GRADES, manifest.grading_id):
+        problem_id, sample = key_of(row)
+        key = vote_of(row, manifest.grading.grader)
+        if key is None or sample == GREEDY:
+            continue
+        votes.setdefault(problem_id, Counter())[key] += 1
+        spellings.setdefault((problem_id, key), set()).add(row["predicted_answer"])
+    return {
+        (problem_id, answer)
+        for problem_id, counts in votes.items()
+        for key, count in counts.items()
+        if count == max(counts.values())
+        for answer in spellings[problem_id, key]
+    }
+
+
 def _settle(
-    folder: Path, manifest: Manifest, problems: dict[str, _Problem], done: KeySet, rows: _Rows
+    folder: Path,
+    manifest: Manifest,
+    problems: dict[str, _Problem],
+    done: KeySet,
+    rows: _Rows,
+    wanted: set[_Question] | None,
 ) -> dict[_Question, list[int]]:
-    """Write the rows that need no model; return the other questions, with the samples each decides."""
+    """Write the rows that need no model; return the other questions, with the samples each decides.
+
+    wanted: the only answers to judge; None: all.
+    """
     open_questions: dict[_Question, list[int]] = {}
     judged: dict[_Question, int] = {}
     for row in read_rows(folder / GRADES, manifest.grading_id):
@@ -152,7 +188,9 @@ def _settle(
                 judged.setdefault((problem_id, answer), sample)
         elif answer is None:
             rows.write(problem_id, [sample], _NO_ANSWER, False)
-        elif normalize(answer) == normalize(problems[problem_id].expected_answer):
+        elif wanted is not None and (problem_id, answer) not in wanted:
+            continue
+        elif _spelled(answer) == _spelled(problems[problem_id].expected_answer):
             rows.write(problem_id, [sample], _SAME_TEXT, True)
         else:
             open_questions.setdefault((problem_id, answer), []).append(sample)
@@ -167,39 +205,59 @@ def _settle(
     return open_questions
 
 
+def _spelled(answer: str) -> str:
+    return squeezed(normalize(answer))
+
+
 def _ask(
     open_questions: dict[_Question, list[int]],
     problems: dict[str, _Problem],
     prompt: Prompt,
     judge: config.Judge,
     rows: _Rows,
-) -> None:
+) -> int:
+    """Ask what the cache does not know; the number of questions that took."""
     assert judge.model
     sampling = config.Sampling(
         temperature=judge.temperature, top_p=1.0, tokens_to_generate=judge.tokens_to_generate
     )
+    texts = {q: (*problems[q[0]], q[1]) for q in open_questions}
+    scope = [judge.model, prompt.digest, judge.temperature, judge.tokens_to_generate]
+    with Cache("judgements", scope) as cache:
 
-    def request(question: _Question) -> Request:
-        problem_id, answer = question
-        fields = {**problems[problem_id]._asdict(), "predicted_answer": answer}
-        return Request(key=question, prompt=prompt.messages(fields), sampling=sampling, seed=0)
+        def request(question: _Question) -> Request:
+            problem_id, answer = question
+            fields = {**problems[problem_id]._asdict(), "predicted_answer": answer}
+            return Request(key=question, prompt=prompt.messages(fields), sampling=sampling, seed=0)
 
-    def handle(reply: Reply) -> None:
-        problem_id, _ = question = reply.request.key
-        if reply.error is not None:
-            rows.write(problem_id, open_questions[question], f"not judged: {reply.error}", None)
-        else:
+        def settle(question: _Question, words: str) -> None:
+            rows.write(question[0], open_questions[question], words, parse_verdict(words))
+
+        def handle(reply: Reply) -> None:
+            question = reply.request.key
+            if reply.error is not None:
+                rows.write(question[0], open_questions[question], f"not judged: {reply.error}", None)
+                return
             words = reply.choices[0].text
-            rows.write(problem_id, open_questions[question], words, parse_verdict(words))
+            cache.put({texts[question]: words})
+            settle(question, words)
 
-    ask(
-        map(request, open_questions),
-        handle,
-        address=judge.address,
-        model=judge.model,
-        client=judge.client,
-        api_key_env=judge.api_key_env,
-    )
+        known = cache.get(texts.values())
+        new = []
+        for question, text in texts.items():
+            if text in known:
+                settle(question, known[text])
+            else:
+                new.append(question)
+        ask(
+            map(request, new),
+            handle,
+            address=judge.address,
+            model=judge.model,
+            client=judge.client,
+            api_key_env=judge.api_key_env,
+        )
+    return len(new)
 
 
 def _summary(folder: Path, part: str, asked: int) -> JudgeSummary:

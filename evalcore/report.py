@@ -6,8 +6,9 @@ evaluation_mode | num_entries | symbolic_correct | no_answer | std_err
 greedy          | 240         | 79.17%           | 0.00%     | ±2.63%
 ...
 
-Names, columns and their order are those of NeMo-Skills' ``summarize_results``; what it lacks, the
-standard error, stands at the end: of symbolic_correct, and of judge_correct where there is a judge.
+Names, columns and their order are those of NeMo-Skills' ``summarize_results``; what it lacks stands at the
+end: the standard error of symbolic_correct, and of judge_correct where there is a judge; and how far the
+samples' own shares of correct answers spread (``sample_std``).
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def table(subset: Subset, card: Scorecard) -> list[list[str]]:
     columns["std_err"] = lambda mode: _error(mode.symbolic_correct)
     if card.judged:
         columns["judge_std_err"] = lambda mode: _error(mode.judge_correct)
+    if (spread := subset.sample_spread) is not None:
+        columns["sample_std"] = lambda mode: (
+            f"±{spread:.2%}" if mode.evaluation_mode == f"pass@1[{card.samples}]" else ""
+        )
     modes = [mode for mode in subset.modes if mode.k in (1, card.samples)]
     return [list(columns), *([cell(mode) for cell in columns.values()] for mode in modes)]
 
@@ -83,7 +88,8 @@ def notes(card: Scorecard) -> list[str]:
     if counts.unjudged:
         lines.append(f"{_samples(counts.unjudged)} not judged yet")
     if counts.unparsable:
-        lines.append(f"{_samples(counts.unparsable)} got no verdict from the judge; left out")
+        share = counts.unparsable / counts.generated
+        lines.append(f"{_samples(counts.unparsable)} ({share:.2%}) got no verdict from the judge; left out")
     if counts.failed:
         lines.append(f"{_samples(counts.failed)} failed to be generated; counted as wrong, without an answer")
     if counts.truncated:

@@ -23,7 +23,7 @@ from evalcore.errors import ResultsError
 from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, MANIFEST, SCORECARD, Manifest
 from evalcore.metrics import Estimate, mean, no_answer_at_k, pass_at_k
 from evalcore.records import GREEDY, Row, read_rows, write_file
-from evalcore.tally import COLUMNS, Tally, merge_equal_answers
+from evalcore.tally import COLUMNS, Tally, sample_spread, vote_of
 
 _EXACT_MAJORITY = 16
 """Most samples for which majority@k is given for k < n: the exact expectation takes 0.1 s a problem at 256."""
@@ -70,11 +70,16 @@ class Counts(_Record):
 
 
 class Subset(_Record):
-    """A table: the whole benchmark, or the problems of one ``subset_for_metrics``."""
+    """A table: the whole benchmark, or the problems of one ``subset_for_metrics``.
+
+    sample_spread: standard deviation, between the samples, of one sample's share of correct answers over all
+    problems: how much a single run of the benchmark would differ from another. None: fewer than two samples.
+    """
 
     name: str
     counts: Counts
     modes: tuple[Mode, ...]
+    sample_spread: float | None
 
 
 class Scorecard(_Record):
@@ -142,7 +147,6 @@ def summarize(folder: Path, *, settings: str | None = None) -> Scorecard:
         raise ResultsError(f"{folder}: no generations under its manifest's settings; run `evalcore generate`")
     if not any(tally.graded for tally in tallies):
         raise ResultsError(f"{folder}: no grades yet; run `evalcore grade {folder}`")
-    merge_equal_answers(tallies, manifest.grading.grader)
     expected = manifest.benchmark.num_problems * (manifest.samples + manifest.greedy)
     card = score(
         tallies,
@@ -175,10 +179,8 @@ def _read(folder: Path, manifest: Manifest) -> list[Tally]:
     texts: dict[str, str] = {}
     for row in read_rows(folder / GRADES, manifest.grading_id):
         if tally := _tally_of(row, tallies, wanted):
-            answer = row["predicted_answer"]
-            tally.add_grade(
-                row["sample"], answer and texts.setdefault(answer, answer), row["symbolic_correct"]
-            )
+            vote = vote_of(row, manifest.grading.grader)
+            tally.add_grade(row["sample"], vote and texts.setdefault(vote, vote), row["symbolic_correct"])
     if manifest.judging_id:
         for row in read_rows(folder / JUDGEMENTS, manifest.judging_id):
             if tally := _tally_of(row, tallies, wanted):
@@ -209,9 +211,8 @@ def score(
 
     def table(name: str, members: Sequence[Tally], expected: int | None = None) -> Subset:
         counts = _counts(members, judged, expected)
-        return Subset(
-            name=name, counts=counts, modes=tuple(_modes(members, samples, greedy, judged, metrics))
-        )
+        modes = tuple(_modes(members, samples, greedy, judged, metrics))
+        return Subset(name=name, counts=counts, modes=modes, sample_spread=sample_spread(members))
 
     whole = table(f"{benchmark}-all" if names else benchmark, tallies, expected)
     subsets = [table(f"{benchmark}-{name}", [t for t in tallies if t.subset == name]) for name in names]

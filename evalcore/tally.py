@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
-from fractions import Fraction
+from collections.abc import Sequence
 from functools import lru_cache
 
-from evalcore.grading import normalize
+import numpy as np
+
 from evalcore.grading.math import exact_number
+from evalcore.grading.math.spelling import normalize, squeezed
 from evalcore.metrics import both, either, majority_at_k
 from evalcore.records import GREEDY, Row
 
@@ -72,8 +73,9 @@ class Tally:
             self.failed += 1
         self.truncated += row.get("finish_reason") == "length"
 
-    def add_grade(self, sample: int, answer: str | None, correct: bool | None) -> None:
-        self.answers[sample - GREEDY] = answer
+    def add_grade(self, sample: int, vote: str | None, correct: bool | None) -> None:
+        """vote: see ``vote_of``."""
+        self.answers[sample - GREEDY] = vote
         self.symbolic[sample - GREEDY] = _CODE[correct]
 
     def add_judgement(self, sample: int, correct: bool | None) -> None:
@@ -132,7 +134,7 @@ class Tally:
         """majority@k in one column; NaN if it cannot be known.
 
         What the column's grader found correct equals the reference, and so each other: those answers
-        vote together. The rest vote by their text, after ``merge_equal_answers``.
+        vote together.
         """
         graded = sum(map(bool, self.symbolic[part]))
         votes = Counter(zip(self.answers[part], self.grades(column, part), strict=True))
@@ -152,30 +154,43 @@ class Tally:
         return majority_at_k([(correct, 1.0), *groups] if correct else groups, silent, k)
 
 
+def sample_spread(tallies: Sequence[Tally]) -> float | None:
+    """The standard deviation (of a sample, n − 1) between the samples' shares of correct answers, or None.
+
+    A sample's share is over the problems of which it has a symbolic verdict.
+    """
+    if not tallies:
+        return None
+    right = np.zeros(len(tallies[0].symbolic) - 1)
+    graded = np.zeros_like(right)
+    for tally in tallies:
+        codes = np.frombuffer(tally.symbolic, dtype=np.uint8)[1:]
+        right += codes == _RIGHT
+        graded += (codes == _RIGHT) | (codes == _WRONG)
+    shares = right[graded > 0] / graded[graded > 0]
+    return float(shares.std(ddof=1)) if len(shares) > 1 else None
+
+
 def plain_name(name: str) -> str:
     """A name from outside as part of table headers and metric names: in one line, and "/" has a meaning there."""
     return re.sub(r"[^\w.+=@ -]", "-", name)
 
 
-def merge_equal_answers(tallies: Iterable[Tally], grader: str) -> None:
-    """Give answers that are equal one text, so that they vote together.
+def vote_of(row: Row, grader: str) -> str | None:
+    """What a graded row votes for; answers that mean the same vote for the same. None: there is no answer.
 
-    Mathematics by normalised text, and numbers by value (``1/2``, ``0.5``), as the grader reads them. Wrong
-    answers that only algebra could tell equal stay apart; correct ones never do, see ``Tally.majority``.
+    ``grade`` records it where it takes more than reading a number; elsewhere, and in NeMo-Skills' rows,
+    a mathematical answer votes by its value if it is a plain number (``1/2``, ``0.5``), else by its
+    normalised text.
     """
-    if grader != "math":
-        return
-    for tally in tallies:
-        first: dict[str | Fraction, str] = {}
-        same = {}
-        for answer in sorted({answer for answer in tally.answers if answer is not None}):
-            same[answer] = first.setdefault(_value(answer), answer)
-        tally.answers = [None if answer is None else same[answer] for answer in tally.answers]
+    answer = row.get("predicted_answer")
+    if answer is None or grader != "math":
+        return answer
+    return row.get("vote") or _plain_vote(answer)
 
 
 @lru_cache(maxsize=1 << 16)  # problems of one benchmark share many answers
-def _value(answer: str) -> str | Fraction:
-    """The number that an answer is, or its normalised text."""
-    text = normalize(answer)
+def _plain_vote(answer: str) -> str:
+    text = squeezed(normalize(answer))
     number = exact_number(text)
-    return text if number is None else number
+    return text if number is None else str(number)

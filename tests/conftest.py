@@ -7,6 +7,9 @@ import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
+
+import pytest
 
 _FOLDER = tempfile.mkdtemp(prefix="evalcore-tests-")
 atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
@@ -28,3 +31,11 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] = "1"
 # A shell's background job ignores Ctrl-C and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What one test found out, no other test shall know."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("EVALCORE_CACHE", str(folder))
+    return folder

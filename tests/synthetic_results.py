@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from evalcore.checkpoints import Checkpoint
 from evalcore.config import Sampling
+from evalcore.grading import VERSION
 from evalcore.manifest import (
     GENERATIONS,
     GRADES,
@@ -63,7 +64,7 @@ def manifest(
         samples=samples,
         greedy=greedy,
         server=ServerInfo(type="openai", model="toy-model", version=None),
-        grading=Grading(grader="math", options={}, version="1"),
+        grading=Grading(grader="math", options={}, version=VERSION),
         judging=Judging(model="j", prompt=prompt, temperature=0, tokens_to_generate=8) if judged else None,
     )
 

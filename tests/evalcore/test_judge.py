@@ -191,3 +191,48 @@ def test_errors(tmp_path: Path, server: JudgeServer) -> None:
     ungraded = write(tmp_path / "u", manifest(1, 1), [Sample("a", 0, "1", symbolic="absent")])
     with pytest.raises(ResultsError, match="no grades"):
         judge(ungraded, settings(server))
+
+
+def test_another_checkpoint_with_the_same_answers_asks_nothing(tmp_path: Path, server: JudgeServer) -> None:
+    answers: list[tuple[str, int, str | None]] = [("a", 0, "seven"), ("b", 0, "vague")]
+    judge(made(tmp_path / "step-1", answers), settings(server))
+    server.questions.clear()
+    summary = judge(made(tmp_path / "step-2", [*answers, ("a", 1, "nine")]), settings(server))
+    assert server.questions == ["nine"]
+    assert summary.asked == 1
+    assert judged(tmp_path / "step-2") | {("a", 1): None} == judged(tmp_path / "step-1") | {("a", 1): None}
+
+
+@pytest.mark.parametrize("changes", [{"model": "another"}, {"tokens_to_generate": 9}, {"temperature": 0.5}])
+def test_another_judge_is_asked_anew(tmp_path: Path, server: JudgeServer, changes: dict[str, object]) -> None:
+    judge(made(tmp_path / "step-1", [("a", 0, "seven")]), settings(server))
+    server.questions.clear()
+    assert judge(made(tmp_path / "step-2", [("a", 0, "seven")]), settings(server, **changes)).asked == 1
+
+
+def test_a_question_that_failed_is_asked_again_elsewhere(tmp_path: Path, server: JudgeServer) -> None:
+    judge(made(tmp_path / "step-1", [("a", 0, "endless")]), settings(server))
+    server.questions.clear()
+    assert judge(made(tmp_path / "step-2", [("a", 0, "endless")]), settings(server)).asked == 1
+    assert server.questions == ["endless"]
+
+
+def test_with_majority_only_the_most_frequent_answers_are_judged(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(
+        tmp_path,
+        [
+            ("a", 0, "seven"),
+            ("a", 1, "9"),
+            ("a", 2, "9.0"),  # votes with 9
+            ("a", 3, None),
+            ("b", 0, "vague"),  # a tie
+            ("b", 1, "seven"),
+        ],
+    )
+    summary = judge(folder, settings(server), majority=True)
+    assert sorted(server.questions) == ["9", "9.0", "seven", "vague"]
+    assert set(judged(folder)) == {("a", 1), ("a", 2), ("a", 3), ("b", 0), ("b", 1)}
+    assert summary.asked == 4
+    server.questions.clear()
+    judge(folder, settings(server))  # the rest later
+    assert server.questions == ["seven"]

@@ -187,3 +187,53 @@ def test_is_results(tmp_path: Path) -> None:
     write_lines(tmp_path / "eval-results" / "gsm8k" / "output.jsonl", [line("a", "1", True)])
     for folder in (tmp_path, tmp_path / "eval-results", tmp_path / "eval-results" / "gsm8k"):
         assert nemo_skills.is_results(folder)
+
+
+def test_chunks_are_read_in_their_order_until_the_whole_file_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    rows = [line(f"p{i}", "1", i % 2 == 0) for i in range(12)]
+    for chunk in range(11):
+        write_lines(folder / f"output-rs0_chunk_{chunk}.jsonl", rows[chunk : chunk + 1])
+    write_lines(folder / "output-rs1.jsonl", rows[:11])  # the same problems in the same order
+    [card] = nemo_skills.summarize(folder)
+    assert (card.samples, modes(card)["pass@1[2]"].num_entries) == (2, 11)
+    write_lines(folder / "output-rs0.jsonl", rows)
+    write_lines(folder / "output-rs1.jsonl", rows)
+    [card] = nemo_skills.summarize(folder)
+    assert modes(card)["pass@1[2]"].num_entries == 12
+
+
+def test_our_grades_take_the_place_of_theirs_and_nothing_of_theirs_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "eval-results" / "toy"
+    rows = [
+        line("p0", "1", False, generation="It is $\\boxed{2/2}$."),
+        line("p1", "1", True, generation="no box"),
+        line("p2", "1", False, generation="\\boxed{\\cos 0}", expected_answer="1"),
+    ]
+    write_lines(folder / "output-rs0.jsonl", rows)
+    write_lines(folder / "output-greedy.jsonl", rows)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    [(graded, summary)] = nemo_skills.grade(tmp_path, workers=1)
+    assert (graded, summary.rows, summary.new, summary.correct, summary.no_answer) == (folder, 6, 6, 4, 2)
+    assert {file: file.read_bytes() for file in before} == before
+    [card] = nemo_skills.summarize(tmp_path)
+    assert modes(card)["greedy"].symbolic_correct == Estimate(2 / 3, pytest.approx(1 / 3), 3)
+    assert nemo_skills.grade(tmp_path, workers=1)[0][1].new == 0
+
+
+def test_other_responses_are_graded_anew(tmp_path: Path) -> None:
+    file = tmp_path / "toy" / "output-rs0.jsonl"
+    write_lines(file, [line("p0", "1", False, generation="\\boxed{1}")])
+    nemo_skills.grade(tmp_path, workers=1)
+    write_lines(file, [line("p0", "1", True, generation="\\boxed{2}, once more")])
+    assert modes(nemo_skills.summarize(tmp_path)[0])["pass@1[1]"].symbolic_correct == Estimate(1.0, None, 1)
+    assert nemo_skills.grade(tmp_path, workers=1)[0][1].new == 1
+    assert modes(nemo_skills.summarize(tmp_path)[0])["pass@1[1]"].symbolic_correct == Estimate(0.0, None, 1)
+
+
+def test_a_row_without_a_response_cannot_be_graded(tmp_path: Path) -> None:
+    row = line("p0", "1", True)
+    del row["generation"]
+    write_lines(tmp_path / "toy" / "output-rs0.jsonl", [row])
+    with pytest.raises(ResultsError, match=r"output-rs0\.jsonl:1: a row without generation"):
+        nemo_skills.grade(tmp_path, workers=1)

@@ -51,25 +51,25 @@ def test_the_table_is_laid_out_as_in_nemo_skills(tmp_path: Path) -> None:
 tiny/step-1500 (step 1500)
 
 
------------------------- comp-math-24-25-all -------------------------
-evaluation_mode | num_entries | symbolic_correct | no_answer | std_err
-majority@4      | 4           | 37.50%           | 0.00%     | ±23.94%
-pass@4          | 4           | 75.00%           | 0.00%     | ±25.00%
-pass@1[4]       | 4           | 43.75%           | 0.00%     | ±21.35%
+------------------------------- comp-math-24-25-all -------------------------------
+evaluation_mode | num_entries | symbolic_correct | no_answer | std_err | sample_std
+majority@4      | 4           | 37.50%           | 0.00%     | ±23.94% |
+pass@4          | 4           | 75.00%           | 0.00%     | ±25.00% |
+pass@1[4]       | 4           | 43.75%           | 0.00%     | ±21.35% | ±23.94%
 
 
------------------------ comp-math-24-25-aime24 -----------------------
-evaluation_mode | num_entries | symbolic_correct | no_answer | std_err
-majority@4      | 2           | 75.00%           | 0.00%     | ±25.00%
-pass@4          | 2           | 100.00%          | 0.00%     | ±0.00%
-pass@1[4]       | 2           | 75.00%           | 0.00%     | ±25.00%
+------------------------------ comp-math-24-25-aime24 -----------------------------
+evaluation_mode | num_entries | symbolic_correct | no_answer | std_err | sample_std
+majority@4      | 2           | 75.00%           | 0.00%     | ±25.00% |
+pass@4          | 2           | 100.00%          | 0.00%     | ±0.00%  |
+pass@1[4]       | 2           | 75.00%           | 0.00%     | ±25.00% | ±28.87%
 
 
------------------------ comp-math-24-25-aime25 -----------------------
-evaluation_mode | num_entries | symbolic_correct | no_answer | std_err
-majority@4      | 2           | 0.00%            | 0.00%     | ±0.00%
-pass@4          | 2           | 50.00%           | 0.00%     | ±50.00%
-pass@1[4]       | 2           | 12.50%           | 0.00%     | ±12.50%
+------------------------------ comp-math-24-25-aime25 -----------------------------
+evaluation_mode | num_entries | symbolic_correct | no_answer | std_err | sample_std
+majority@4      | 2           | 0.00%            | 0.00%     | ±0.00%  |
+pass@4          | 2           | 50.00%           | 0.00%     | ±50.00% |
+pass@1[4]       | 2           | 12.50%           | 0.00%     | ±12.50% | ±25.00%
 """
     )
 
@@ -93,7 +93,7 @@ def test_notes_say_what_the_numbers_leave_out(tmp_path: Path) -> None:
         "1 sample not graded yet",
         "1 sample could not be graded; left out, not counted as wrong",
         "1 sample not judged yet",
-        "1 sample got no verdict from the judge; left out",
+        "1 sample (25.00%) got no verdict from the judge; left out",
         "1 sample failed to be generated; counted as wrong, without an answer",
         "1 sample (25.00%) cut off at the token limit",
         "majority@2 symbolic_correct leaves out 2 of 2 problems with too few known grades",
@@ -148,7 +148,7 @@ def test_names_cannot_end_a_cell_or_start_markup(tmp_path: Path) -> None:
     ).splitlines()
     assert lines[0] == f"## {escaped}/x y"
     assert lines[2] == f"### {escaped}"
-    assert lines[6] == f"| {escaped} | 4 | 37.50% | 0.00% | ±23.94% |"
+    assert lines[6] == f"| {escaped} | 4 | 37.50% | 0.00% | ±23.94% |  |"
 
 
 def test_no_scorecards_print_nothing() -> None:
