@@ -12,7 +12,7 @@ endif
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast lint format bench bench-client bench-serve lock tiny clean
+.PHONY: help setup demo up test test-fast lint format bench bench-client bench-grading bench-serve lock tiny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,10 +52,13 @@ format: $(INSTALLED) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-client bench-serve ## every benchmark
+bench: bench-client bench-grading bench-serve ## every benchmark
 
 bench-client: $(INSTALLED) ## our client, plain AsyncOpenAI and lm-eval on one loopback server
 	$(BIN)/python tests/bench/client.py
+
+bench-grading: $(INSTALLED) ## our math grader and math-verify on the same pairs; PAIRS=… RESPONSES=… for your own
+	$(BIN)/python tests/bench/grading.py $(if $(PAIRS),--pairs $(PAIRS)) $(if $(RESPONSES),--responses $(RESPONSES))
 
 bench-serve: $(INSTALLED) ## the embedded server against what one core can decode
 	$(BIN)/python tests/bench/serve.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -140,6 +141,17 @@ def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
         raise EvalError("; ".join(failures))
 
 
+def _options(given: list[str] | None) -> dict[str, str]:
+    """``percent=value`` as a grader's options, in which no value is anything but text."""
+    options = {}
+    for option in given or []:
+        name, found, value = option.partition("=")
+        if not found:
+            raise ConfigError(f"--option {option}: give it as name=value")
+        options[name] = value
+    return options
+
+
 def _examples(about: str, *lines: str) -> str:
     """A verb's help: what it does, then commands to copy."""
     return about + "\n\n**Examples**\n\n" + "\n\n".join(f"`evalcore {line}`" for line in lines)
@@ -246,6 +258,7 @@ def generate(config: EvalConfig) -> None:
     help=_examples(
         "Extract and check the answers of benchmark folders; only what is not graded yet.",
         "grade results/run/step-1500/gsm8k",
+        "grade nemo-run/eval-results",
     )
 )
 def grade(
@@ -261,11 +274,17 @@ def grade(
             help="Seconds for one such answer. Over it a row is undecided and stays so, until `grades/` is deleted.",
             min=0.1,
         ),
-    ] = 5.0,
+    ] = 2.0,
 ) -> None:
+    from evalcore import nemo_skills
     from evalcore.grade import grade
 
-    _each(folders, lambda folder: grade(folder, settings=settings, workers=workers, timeout=timeout))
+    theirs = [folder for folder in folders if nemo_skills.is_results(folder)]
+    for folder in theirs:
+        for benchmark, summary in nemo_skills.grade(folder, workers=workers, timeout=timeout):
+            typer.echo(f"{benchmark}: {summary}")
+    ours = [folder for folder in folders if folder not in theirs]
+    _each(ours, lambda folder: grade(folder, settings=settings, workers=workers, timeout=timeout))
 
 
 @app.command(
@@ -273,12 +292,16 @@ def grade(
         "Have a judge model decide whether answers match; asks only what is not judged yet.",
         "judge results/run/step-1500/hle --model gpt-4o --address https://api.openai.com/v1",
         "judge results/run/step-1500/hle judge.model=qwen judge.client.concurrency=8",
+        "judge results/run/step-1500/math-500 --model gpt-4o --majority",
     )
 )
 def judge(
     arguments: Annotated[list[str], typer.Argument(metavar="FOLDER... [judge.KEY=VALUE]...")],
     model: Annotated[str | None, typer.Option(help="The judge model.")] = None,
     address: Annotated[str | None, typer.Option(help="Where it is served: http://host:port/v1.")] = None,
+    majority: Annotated[
+        bool, typer.Option("--majority", help="Only what most samples of a problem answered, for majority@k.")
+    ] = False,
     settings: Settings = None,
 ) -> None:
     from evalcore.config import Judge
@@ -288,7 +311,7 @@ def judge(
     asked = section(Judge, "judge", overrides, model=model, address=address)
     if not asked.model:
         raise ConfigError("no judge model; give --model")
-    _each(folders, lambda folder: judge(folder, asked, settings=settings))
+    _each(folders, lambda folder: judge(folder, asked, settings=settings, majority=majority))
 
 
 @app.command(
@@ -323,6 +346,54 @@ def summarize(
     typer.echo(as_markdown(cards) if markdown else as_text(cards), nl=False)
     if failures:
         raise EvalError("; ".join(failures))
+
+
+@app.command(
+    help=_examples(
+        "Say why an answer got its verdict: what was extracted, how it was read, which stage decided.",
+        "explain results/run/step-1500/gsm8k --problem gsm8k-17",
+        "explain results/run/step-1500/gsm8k --problem gsm8k-17 --sample 3",
+        "explain nemo-run/eval-results/aime24/output-rs0.jsonl --problem 12",
+    )
+)
+def explain(
+    place: Annotated[Path, typer.Argument(help="A benchmark folder, or a JSONL file with responses.")],
+    problem: Annotated[str, typer.Option(help="Its id; in a file without ids the line number.")],
+    sample: Annotated[int | None, typer.Option(help="-1 is greedy; default: the first there is.")] = None,
+    grader: Annotated[str, typer.Option(help="For a file; a folder knows its own.")] = "math",
+    option: Annotated[list[str] | None, typer.Option(help="A grader option, as extract=relaxed.")] = None,
+) -> None:
+    from evalcore.explain import explain
+
+    typer.echo(explain(place, problem, sample=sample, grader=grader, options=_options(option)))
+
+
+@app.command(
+    help=_examples(
+        "Compare the pairs of a JSONL file: rows with gold, pred and kind (answer or text) come out with equal, "
+        "stage and ms. The counts go to standard error.",
+        "equal pairs.jsonl",
+        "equal pairs.jsonl --option percent=value --output verdicts.jsonl",
+    )
+)
+def equal(
+    file: Annotated[Path, typer.Argument(help="One JSON object on a line.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: standard output.")] = None,
+    grader: Annotated[str, typer.Option(help="math, multiple_choice or exact.")] = "math",
+    option: Annotated[list[str] | None, typer.Option(help="A grader option, as percent=value.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one for each core.", min=1)] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one pair.", min=0.1)] = 2.0,
+) -> None:
+    import orjson
+
+    from evalcore.equal import Counts, equal
+
+    counts = Counts()
+    with output.open("wb") if output else nullcontext(sys.stdout.buffer) as stream:
+        for row in equal(file, grader=grader, options=_options(option), workers=workers, timeout=timeout):
+            counts = counts.plus(row)
+            stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    typer.echo(counts, err=True)
 
 
 @app.command(

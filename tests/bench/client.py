@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import peer
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 LM_EVAL = "lm_eval[api]==0.4.13"
 SLOTS = 512
 # With 100,000 samples the others would take minutes each, and their queue is the caller's.
@@ -45,7 +45,7 @@ class Result(NamedTuple):
 def main() -> None:
     console = Console(width=110)
     clients = ["ours", "ours, n=4", "aiohttp alone", "AsyncOpenAI, aiohttp transport", "AsyncOpenAI"]
-    if _lm_eval_installed(console):
+    if peer.installed(LM_EVAL, "lm_eval", console):
         clients.append("lm-eval")
     for title, delay, samples in (
         ("Answers at once, 512 in flight", 0.0, 10_000),
@@ -64,7 +64,7 @@ def main() -> None:
 
 def _measure(client: str, delay: float, requests: int) -> Result:
     with _mock_server(delay) as address:
-        python = str(BENCH_PYTHON) if client == "lm-eval" else sys.executable
+        python = str(peer.BENCH_PYTHON) if client == "lm-eval" else sys.executable
         command = [python, str(HERE / "client_worker.py"), client, address, str(requests), str(SLOTS)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
@@ -93,21 +93,6 @@ def _mock_server(delay: float) -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.kill()
-
-
-def _lm_eval_installed(console: Console) -> bool:
-    if not BENCH_PYTHON.exists():
-        console.print(f"[dim]installing {LM_EVAL} into {BENCH_PYTHON.parents[1].name} …[/]")
-        uv = [sys.executable, "-m", "uv"]
-        for command in (
-            [*uv, "venv", "-q", "--python", sys.executable, str(BENCH_PYTHON.parents[1])],
-            [*uv, "pip", "install", "-q", "--python", str(BENCH_PYTHON), LM_EVAL],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                console.print(f"[yellow]no lm-eval here: {done.stderr.strip().splitlines()[-1]}[/]")
-                return False
-    return subprocess.run([str(BENCH_PYTHON), "-c", "import lm_eval"], capture_output=True).returncode == 0
 
 
 def _table(title: str, results: list[Result], *, with_slots: bool) -> Table:
