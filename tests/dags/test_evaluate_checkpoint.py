@@ -159,6 +159,7 @@ def resolve(dag: DAG, name: str, value: Any) -> Any:
     return dag.params.get_param(name).resolve(value)
 
 
+@pytest.mark.slow
 def test_reading_the_dag_imports_nothing_heavy() -> None:
     # The dag processor reads it again and again, and every task does before it starts.
     code = (

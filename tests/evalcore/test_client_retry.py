@@ -71,6 +71,7 @@ def test_hang_ends_at_the_deadline() -> None:
     assert time.monotonic() - started > 1.5
 
 
+@pytest.mark.slow
 def test_server_that_only_hangs_is_given_up_after_two_deadlines() -> None:
     with (
         running(CHECKPOINT, faults="hang") as address,
@@ -79,6 +80,7 @@ def test_server_that_only_hangs_is_given_up_after_two_deadlines() -> None:
         collect(address, *map(request, range(4)), client=Client(request_timeout=0.3))
 
 
+@pytest.mark.slow
 def test_one_request_that_always_times_out_is_given_up_alone() -> None:
     class Late(web.Response):
         async def prepare(self, request: web.BaseRequest) -> Any:
@@ -180,6 +182,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == client_module.__name__]
 
 
+@pytest.mark.slow
 def test_a_long_wait_says_so_once_a_minute_for_all_requests_together(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,6 +208,7 @@ def test_a_long_wait_says_so_once_a_minute_for_all_requests_together(
         )
 
 
+@pytest.mark.slow
 def test_a_wait_that_will_be_long_is_told_before_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

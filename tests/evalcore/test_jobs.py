@@ -261,6 +261,7 @@ def test_cancelled_jobs_do_not_count_as_lost(root: Path) -> None:
     assert jobs.status(jobs.ensure(root, "a", SLEEP)).state is State.RUNNING
 
 
+@pytest.mark.slow
 def test_cancel_kills_a_command_that_ignores_sigterm(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = jobs.ensure(root, "a", stubborn(root / "never"))
     until(lambda: jobs.tail(job) == ["up"])
@@ -326,6 +327,7 @@ def test_a_supervisor_told_to_stop_stops_its_command_and_the_job_can_go_on(root:
     assert ended(job) == jobs.Status(State.KILLED, signal=signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_supervisor_kills_a_command_that_ignores_sigterm(root: Path) -> None:
     job = root / "a" / "1"
     job.mkdir(parents=True)
@@ -346,6 +348,7 @@ def test_a_supervisor_kills_a_command_that_ignores_sigterm(root: Path) -> None:
     assert jobs.status(job) == jobs.Status(State.CANCELLED, signal=signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_supervisor_kills_nobody_before_its_time(root: Path) -> None:
     job = jobs.ensure(
         root, "a", sh(f"trap 'sleep 0.5; touch {root}/saved; exit' TERM; echo up; sleep 300 & wait")

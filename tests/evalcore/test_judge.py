@@ -123,6 +123,7 @@ def test_what_it_sends(tmp_path: Path, server: JudgeServer) -> None:
     assert "Reference answer:\n7\n" in text
 
 
+@pytest.mark.slow
 def test_it_tries_again_and_resumes(tmp_path: Path, server: JudgeServer) -> None:
     folder = made(tmp_path, [("a", i, f"{i}7") for i in range(1, 4)])
     server.failures = 2

@@ -16,6 +16,7 @@ MODULES = sorted(
 )
 
 
+@pytest.mark.slow
 def test_evalcore_imports_with_airflow_wandb_and_datasets_blocked() -> None:
     code = f"""
 import importlib, sys

@@ -149,6 +149,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     return read_back(tmp, folder, run_python(tmp, *arguments, WANDB_MODE="disabled", WANDB_ENTITY="other"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_one_run_of_its_training_run(tracked: Tracked) -> None:
     [run] = tracked.records["run"]
     assert run["run_id"] == run_id(CHECKPOINT)
@@ -205,6 +206,7 @@ def test_the_table_of_all_modes(tracked: Tracked) -> None:
     assert all(row["complete"] for row in rows)
 
 
+@pytest.mark.slow
 def test_a_row_of_the_table_is_a_line_of_the_scorecard(unfinished: Tracked) -> None:
     [row] = [
         row
@@ -382,6 +384,7 @@ def test_a_mode_of_the_settings_counts_more_than_the_environments(
         ("WANDB_BASE_URL", "W&B's setting base_url: Input should be a valid URL, "),
     ],
 )
+@pytest.mark.slow
 def test_what_wandb_cannot_read_of_the_environment_is_one_line(
     tmp_path: Path, name: str, message: str
 ) -> None:

@@ -82,6 +82,7 @@ def test_solutions_are_true(rows: list[dict[str, str]]) -> None:
         assert steps[-1][3] == row["expected_answer"]
 
 
+@pytest.mark.slow
 def test_no_benchmark_problem_is_in_the_training_set(
     rows: list[dict[str, str]], problems: ModuleType
 ) -> None:

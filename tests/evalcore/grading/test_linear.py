@@ -9,6 +9,8 @@ import pytest
 
 from evalcore.grading import GRADERS
 
+pytestmark = pytest.mark.slow
+
 # Of a response; and of the part of it that is looked at more closely.
 LENGTHS = (15_000, 500)
 # Times below it are no growth but the clock's own.

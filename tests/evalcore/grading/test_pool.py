@@ -16,6 +16,8 @@ import pytest
 from evalcore.errors import EvalError
 from evalcore.grading.pool import DEFAULT_TIMEOUT, Pair, Pool
 
+pytestmark = pytest.mark.slow
+
 SAME = ("2x", "x+x")
 DIFFERENT = ("3x", "x+x")
 # sympy looks for an antiderivative for longer than anybody waits.

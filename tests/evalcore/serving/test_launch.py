@@ -56,6 +56,7 @@ def test_one_gpu_needs_no_option(kind: str) -> None:
     assert not {"--tensor-parallel-size", "--tp-size", "--tp_size"} & set(command)
 
 
+@pytest.mark.slow
 def test_started_answers_and_is_stopped(tmp_path: Path) -> None:
     before = children()
     log_file = tmp_path / "results" / "server.log"
@@ -103,6 +104,7 @@ def test_death_half_way_shows_the_log(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_silence_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = children()
     sleep = [sys.executable, "-c", "import time; print('loading'); time.sleep(600)"]

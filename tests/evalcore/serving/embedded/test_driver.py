@@ -36,6 +36,7 @@ async def test_answers_come_as_they_finish(driver: Driver) -> None:
     await driver.stop()
 
 
+@pytest.mark.slow
 async def test_the_loop_goes_on_during_long_steps(driver: Driver) -> None:
     step = driver.engine.step
 
