@@ -22,7 +22,7 @@ from evalcore.grading import Grader, Options
 from evalcore.grading.pool import DEFAULT_TIMEOUT, Pool, Timed
 from evalcore.records import Row
 
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 4096
 
 
 class Counts(NamedTuple):
@@ -74,17 +74,20 @@ def equal(
     tools = grading.check_options(grader, options)
     rows = (_checked(place, row) for place, row in read_jsonl(file))
     with Pool(grader, options, workers=workers, timeout=timeout) as pool:
+        if tools.thorough:
+            pool.start()
         while part := list(islice(rows, _ROWS_AT_ONCE)):
             yield from _compare(part, tools, options, pool)
 
 
 def _compare(rows: list[Row], grader: Grader, options: Options, pool: Pool) -> Iterable[Row]:
+    relaxed = {**options, "extract": "relaxed"} if "extract" in grader.options else options
     verdicts: list[Timed | None] = []
     answers: list[str] = []
     spent: list[float] = []
     for row in rows:
         start = time.perf_counter()
-        answer, equality = _found(row, grader, options)
+        answer, equality = _found(row, grader, relaxed)
         if equality is None:
             equality = grader.quick(answer, str(row["gold"]), options)
         milliseconds = (time.perf_counter() - start) * 1000
@@ -101,11 +104,10 @@ def _compare(rows: list[Row], grader: Grader, options: Options, pool: Pool) -> I
         yield {**row, "equal": verdict.equal, "stage": verdict.reason, "ms": round(verdict.ms, 3)}
 
 
-def _found(row: Row, grader: Grader, options: Options) -> tuple[str, grading.Equality | None]:
+def _found(row: Row, grader: Grader, relaxed: Options) -> tuple[str, grading.Equality | None]:
     """The answer of a row; or, of a text in which there is none, the verdict."""
     if row.get("kind", "answer") == "answer":
         return str(row["pred"]), None
-    relaxed = {**options, "extract": "relaxed"} if "extract" in grader.options else options
     answer, reason = grader.extract(str(row["pred"]), relaxed)
     return (answer, None) if answer is not None else ("", grading.Equality(False, f"no answer: {reason}"))
 

@@ -122,6 +122,10 @@ class Pool:
                     todo.extend(worker.lost(results, overdue=not finished))
         return [results[index] for index in range(len(pairs))]
 
+    def start(self) -> None:
+        """Start all workers now, so that they import while the caller prepares the first pairs."""
+        self._start(self.size)
+
     def _start(self, wanted: int) -> None:
         idle = sum(not worker.assigned for worker in self._workers)
         while len(self._workers) < self.size and idle < wanted:
