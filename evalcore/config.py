@@ -130,6 +130,9 @@ class Sampling(Settings):
         return cls(**merged)
 
 
+_KEY = re.compile(r"--?(?:[a-z]+[-_])*(?:api[-_]key|hf[-_]token)\b")
+
+
 class Server(Settings):
     """The inference server. With an address nothing is started; ``openai`` needs one.
 
@@ -156,6 +159,12 @@ class Server(Settings):
     def _started_or_at_an_address(self) -> Self:
         if self.type == "openai" and not self.address:
             raise ValueError("server.type=openai needs server.address=http://host:port/v1")
+        if keys := [arg for arg in self.args if _KEY.match(arg)]:
+            # Settings are in command lines, logs and manifests.
+            raise ValueError(
+                f"server.args: {keys[0].partition('=')[0]} would write a key down; put it into the environment, "
+                "under the name that server.api_key_env says"
+            )
         if self.model and not self.address:
             raise ValueError("server.model is a model's name at server.address; give the address too")
         if self.args and self.address:

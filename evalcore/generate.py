@@ -111,7 +111,7 @@ def generate(config: EvalConfig) -> list[Generated]:
                             if isinstance(error, ServerError) and not isinstance(error, UnansweredError):
                                 raise
                             failures.append(f"{work.problems.benchmark}: {error}")
-            except ServerError as error:
+            except (ServerError, CheckpointError) as error:
                 if not failures:
                     raise
                 failures.append(str(error))

@@ -183,8 +183,8 @@ def settings_id(config: EvalConfig, checkpoint: Checkpoint, benchmark: Benchmark
         exclude={"description", "split", "prompt", "samples", "generation", "metrics", "judge"}
     )
     for source in shaping["source"]:
-        # The same benchmark in another place, on a cluster's node for instance, is the same.
-        source["path"] = source["path"] and Path(source["path"]).name
+        # The same file in another place, on a cluster's node for instance, is the same.
+        source["path"] = source["path"] and _content(Path(source["path"]))
     judge, judging = config.judge, None
     if judge.model:
         prompt = load_prompt(judge.prompt).digest
@@ -200,6 +200,14 @@ def settings_id(config: EvalConfig, checkpoint: Checkpoint, benchmark: Benchmark
         answering_args(config.server.args),
         judging,
     )
+
+
+def _content(file: Path) -> str:
+    """The SHA-256 of a file; its name, where it is only known from an earlier ``prepare --source``."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return file.name
 
 
 def benchmark_folders(folder: Path) -> list[Path]:

@@ -33,8 +33,6 @@ _SPEED_OR_PLACE = """
     --disable-log-requests --disable-log-stats --disable-uvicorn-access-log --enable-metrics
     --faults
 """
-# No settings, and nothing to write down.
-_SECRETS = "--api-key --admin-api-key --hf-token"
 
 
 def answering_args(args: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -52,6 +50,6 @@ def answering_args(args: Iterable[str]) -> tuple[tuple[str, ...], ...]:
             options[-1].append(arg)
         else:
             options.append([arg])
-    left_out = set(f"{_SPEED_OR_PLACE} {_SECRETS}".split())
+    left_out = set(_SPEED_OR_PLACE.split())
     kept = [option for option in options if option[0].replace("--no-", "--", 1) not in left_out]
     return tuple(map(tuple, sorted(kept, key=lambda option: option[0])))

@@ -1,12 +1,15 @@
-"""Cancels the job of a task that is marked as failed or success, alone or with its run.
+"""Cancels the job of a task that is marked as failed or success.
 
 The trigger of a deferred task does that too (``JobTrigger.on_kill``), but only once it has started: a task
 marked within the first second, or while it waits for a retry after its worker died, has a job that nobody
-watches. Airflow calls these functions where the state is changed, in the API server or the scheduler.
+watches. Airflow calls these functions where the state is changed, in the API server or the scheduler. Not
+for a task that waits for its retry while its whole run is marked: such a job goes on to its end.
 """
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.listeners import hookimpl
@@ -17,6 +20,9 @@ from evalcore import jobs
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    from sqlalchemy.orm import Session
+
+log = logging.getLogger(__name__)
 
 
 @hookimpl
@@ -47,6 +53,20 @@ def _cancel_job(ti: TaskInstance | RuntimeTaskInstance) -> None:
     noted = ti.xcom_pull(task_ids=ti.task_id, key=XCOM_JOB, map_indexes=ti.map_index, session=mapped.session)
     job = find_job(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, noted)
     if job and jobs.status(job).state is jobs.State.RUNNING:
-        # When the mark is visible, not before: a task that runs takes a job that was stopped without one
-        # for one to go on with.
-        event.listen(mapped.session, "after_commit", lambda _: jobs.request_cancel(job), once=True)
+        _when_committed(mapped.session, job)
+
+
+def _when_committed(session: Session, job: Path) -> None:
+    """Cancel a job when the mark is visible, not before: a task that runs takes a job that was stopped without
+    one for one to go on with. A mark that is taken back cancels nothing."""
+    marked = [job]
+
+    def cancel(_: Session) -> None:
+        for folder in marked:
+            try:
+                jobs.request_cancel(folder)
+            except OSError as error:  # raised, it would spoil the session that marks
+                log.warning("cannot cancel job %s of a marked task: %s", folder, error)
+
+    event.listen(session, "after_commit", cancel, once=True)
+    event.listen(session, "after_rollback", lambda _: marked.clear(), once=True)

@@ -127,6 +127,9 @@ def test_a_server_at_an_address_is_somebody_elses_unless_said_otherwise() -> Non
     ("settings", "message"),
     [
         ({"server": {"model": "m"}}, "give the address too"),
+        ({"server": {"args": ["--api-key", "s"]}}, r"--api-key would write a key down.*server\.api_key_env"),
+        ({"server": {"args": ["--admin_api_key=s"]}}, "--admin_api_key would write a key down"),
+        ({"server": {"args": ["--hf-token=s"]}}, "--hf-token would write a key down"),
         (
             {"server": {"address": "http://h/v1", "model": "m", "args": ["-x"]}},
             "server.args are for a server",

@@ -109,6 +109,20 @@ def test_settings_are_of_what_decides_answers_and_grades(
     assert len(found) == 1 + len(other) + 3 + 1
 
 
+def test_settings_are_of_a_local_files_content_wherever_it_lies(tmp_path: Path) -> None:
+    settings = {}
+    for place, expected in (("a", "1"), ("b", "2"), ("c", "1")):
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / "mine.yaml").write_text("name: mine\nsource: {path: problems.jsonl}\nsamples: 4\n")
+        (folder / "problems.jsonl").write_text(
+            f'{{"id": "p", "problem": "x?", "expected_answer": "{expected}"}}\n'
+        )
+        benchmarks = f"{folder / 'mine.yaml'}:4"
+        settings[place] = planned(tmp_path, benchmarks=benchmarks).benchmarks[0].settings
+    assert settings["a"] == settings["c"] != settings["b"]
+
+
 def test_with_a_judge_model_every_benchmark_is_judged_without_none(tmp_path: Path) -> None:
     without = planned(tmp_path)
     assert [b.judge for b in without.benchmarks] == [None, None, None]

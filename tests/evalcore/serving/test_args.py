@@ -14,7 +14,7 @@ from evalcore.serving.args import answering_args
         ["--quantization=fp8", "--max-model-len=4096"],
         ["--max_model_len=4096", "--quantization", "fp8"],
         ["-tp", "4", "--max-model-len", "4096", "--enforce-eager", "--quantization", "fp8", "--port=9"],
-        ["--no-enable-prefix-caching", "--max-model-len=4096", "--api-key", "secret", "--quantization=fp8"],
+        ["--no-enable-prefix-caching", "--max-model-len=4096", "--quantization=fp8"],
     ],
 )
 def test_spelling_order_and_speed_make_no_difference(args: list[str]) -> None:

@@ -86,7 +86,23 @@ def test_the_job_of_a_marked_task_is_cancelled_once_the_mark_is_visible(
 def test_a_mark_that_is_taken_back_cancels_nothing(session: Session, job: Path) -> None:
     on_task_instance_failed(marked(session, job, "failed"))
     session.rollback()
+    session.commit()  # of something else
     assert not (job / jobs.CANCELLED).exists()
+
+
+def test_a_job_that_cannot_be_cancelled_does_not_spoil_the_mark(
+    session: Session, job: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def denied(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "request_cancel", denied)
+        on_task_instance_failed(marked(session, job, "failed"))
+        session.commit()
+    assert [r.getMessage() for r in caplog.records if "cannot cancel job" in r.getMessage()]
+    session.add(TaskInstance(dag_id="d", run_id="r", task_id="t", map_index=-1, state="success", noted=""))
+    session.commit()
 
 
 def test_a_task_that_will_be_tried_again_keeps_its_job(session: Session, job: Path) -> None:
