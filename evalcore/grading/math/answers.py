@@ -25,7 +25,7 @@ from evalcore.grading.math.nodes import (
     Symbol,
     Words,
 )
-from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, PERCENT, UNIT_NAMES
+from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, MEASURES, PERCENT, UNIT_NAMES
 
 _ORDER = frozenset({"<", ">", "<=", ">="})
 _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "~", "in", ":")
@@ -153,13 +153,19 @@ _FUNCTION_NAMES = frozenset({"phi", "psi", "varphi", "mathbb P", "mathbb E"})
 
 def unit_of(text: str) -> str:
     """One name for a unit however it is written: ``inches``, ``Inch`` and ``in.`` are ``in``; else its words."""
-    words = re.sub(r"[^a-z%$/ ]", " ", text.lower()).split()
+    words = re.sub(r"[^a-z%$/ ]", " ", text.lower()).replace("/", " / ").split()
     if not words:
         return ""
     if any(word in PERCENT for word in words):
         return "%"
     singular = [word.rstrip("s") if len(word) > 2 else word for word in words]
-    return " ".join(UNIT_NAMES.get(word, word) for word in singular)
+    named = [UNIT_NAMES.get(word, word) for word in singular]
+    return " ".join("/" if word == "per" else word for word in named)
+
+
+def is_measure(unit: str) -> bool:
+    """Whether it is a unit of measurement, ``cm`` or ``km / h``, and no word for what is counted."""
+    return all(part in MEASURES or part == "/" for part in unit.split())
 
 
 def is_name(node: Node) -> bool:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from types import ModuleType
 
 from evalcore.grading.math import points, sets
-from evalcore.grading.math.answers import parse
+from evalcore.grading.math.answers import is_measure, parse
 from evalcore.grading.math.exact import TooBig, exact
 from evalcore.grading.math.lexer import Unreadable
 from evalcore.grading.math.meaning import (
@@ -51,7 +51,6 @@ from evalcore.grading.math.nodes import (
     symbols,
 )
 from evalcore.grading.math.rounding import close, decimal, is_whole, within
-from evalcore.grading.math.vocabulary import MEASURES
 from evalcore.grading.verdict import NEEDS_ALGEBRA, Equality, Options
 
 STAGES = ("text", "number", "structure", "points", "algebra")
@@ -285,7 +284,7 @@ class Comparison:
             if self.percent == "either" and (same := self.same(percent, other)):
                 return same
             return self._values(hundredth, other)
-        if unit_a and unit_b and unit_a != unit_b and {unit_a, unit_b} <= MEASURES:
+        if unit_a and unit_b and unit_a != unit_b and is_measure(unit_a) and is_measure(unit_b):
             return False
         same = self.same(value_a, value_b)
         if same is False and "deg" in (unit_a, unit_b) and unit_a != unit_b:

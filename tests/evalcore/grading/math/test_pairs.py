@@ -257,6 +257,8 @@ i^2 ||| -1
 n\ge 3 ||| n \geq 3
 \frac{n(n+1)(2n+1)}{6} ||| \frac{2n^3+3n^2+n}{6}
 1.5 x 10^3 ||| 1500
+60\text{ km/h} ||| 60\text{ kilometers per hour}
+5\text{ apples} ||| 5\text{ fruits}
 5.50 per pound ||| 5.5
 12 (since 3*4=12) ||| 12
 0.5000000000000000000000000000000000000000000000000000000000000000000000000001 ||| 1/2
@@ -264,6 +266,8 @@ n\ge 3 ||| n \geq 3
 
 DIFFERENT = r"""
 2x ||| 2 x 10
+60\text{ km/h} ||| 60\text{ m/s}
+60\text{ km/h} ||| 60\text{ km}
 1234 ||| 235
 1e-7 ||| 2e-7
 31.\overline{6} ||| 31
