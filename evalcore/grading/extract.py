@@ -53,7 +53,7 @@ _ANNOUNCED = re.compile(
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-_MENTIONS = ("ans", "####", "\na:")  # each announcement has one of them
+_MENTIONS = ("####", "\na:")  # each announcement has one of them, or a word that starts with "ans"
 _BEFORE_MENTION = 40  # where it may begin: "### The final answer"
 _ANNOUNCEMENTS = 8  # looked at, from the last one back, for one that says something
 _LEADING = re.compile(
@@ -171,6 +171,11 @@ def _first_mention(text: str) -> int | None:
     if len(lower) != len(text) + 1:  # İ becomes two characters
         return 0
     mentions = [at for word in _MENTIONS if (at := lower.find(word)) >= 0]
+    word = lower.find("ans")
+    while word > 0 and lower[word - 1].isalnum():  # "beans"
+        word = lower.find("ans", word + 1)
+    if word >= 0:
+        mentions.append(word)
     return max(0, min(mentions) - _BEFORE_MENTION) if mentions else None
 
 
