@@ -389,6 +389,8 @@ def equal(
     from evalcore.equal import Counts, equal
 
     counts = Counts()
+    if output and output.exists() and output.samefile(file):
+        raise ConfigError(f"--output {output} is the file to read; give another one")
     with output.open("wb") if output else nullcontext(sys.stdout.buffer) as stream:
         for row in equal(file, grader=grader, options=_options(option), workers=workers, timeout=timeout):
             counts = counts.plus(row)

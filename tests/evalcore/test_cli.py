@@ -222,3 +222,10 @@ def test_the_installed_command_is_one_line_on_standard_error_too(tmp_path: Path)
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == f"evalcore: error: checkpoint {tmp_path}/nowhere: no such folder\n"
+
+
+def test_equal_does_not_write_over_what_it_reads(refused: Refused, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"gold": "1", "pred": "1"}\n')
+    assert "is the file to read; give another one" in refused("equal", file, "--output", file)
+    assert file.read_text() == '{"gold": "1", "pred": "1"}\n'

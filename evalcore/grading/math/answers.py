@@ -11,6 +11,7 @@ Words(text='e')
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 
 from evalcore.grading.math.commands import Commands
@@ -19,18 +20,24 @@ from evalcore.grading.math.nodes import (
     Answers,
     Apply,
     Node,
+    Number,
     Quantity,
     Relation,
     Sequence,
     Symbol,
     Words,
 )
-from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, MEASURES, PERCENT, UNIT_NAMES
+from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, MEASURES, MULTIPLIERS, PERCENT, UNIT_NAMES
 
 _ORDER = frozenset({"<", ">", "<=", ">="})
 _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "~", "in", ":")
 _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no(?:ne|t)?(?: real)?(?: solutions?)?(?: exists?)?|does not exist|dne"
+)
+_POWERS = {"square": "2", "sq": "2", "cubic": "3"}
+# Words before a value that say it is something else.
+_BOUNDS = frozenset(
+    {"not", "except", "least", "most", "less", "fewer", "more", "than", "over", "under", "above", "below"}
 )
 _REALS = frozenset({"all real numbers", "all reals", "the real numbers", "real numbers", "any real number"})
 _DECORATION = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|textrm|rm)\b\s*|[{}$\\~*_`\"“”]")
@@ -131,6 +138,9 @@ class _Grammar(Commands):
         if self.token.kind in ("word", "text") and self.peek().kind in ("number", "op", "name"):
             self._preamble()
         value = self.sum()
+        if self.token.kind in ("word", "text") and (factor := MULTIPLIERS.get(self.token.text.lower())):
+            self.next()
+            value = Apply("*", (value, Number(Fraction(factor))))
         unit: list[str] = []
         while self.token.kind in ("word", "text") or (
             unit and (self.at("/", "^", "{", "}", "-") or self.token.kind in ("number", "symbol"))
@@ -143,7 +153,8 @@ class _Grammar(Commands):
     def _preamble(self) -> None:
         """``Area = 5``, ``exactly 5``: words before a value say what it is."""
         while self.token.kind in ("word", "text"):
-            self.next()
+            if _BOUNDS & set(self.next().text.lower().split()):
+                raise Unreadable("a bound in words")
         if not self.take("=", ":", "~") and self.token.kind not in ("number",):
             raise Unreadable("words before a formula")
 
@@ -153,19 +164,31 @@ _FUNCTION_NAMES = frozenset({"phi", "psi", "varphi", "mathbb P", "mathbb E"})
 
 def unit_of(text: str) -> str:
     """One name for a unit however it is written: ``inches``, ``Inch`` and ``in.`` are ``in``; else its words."""
-    words = re.sub(r"[^a-z%$/ ]", " ", text.lower()).replace("/", " / ").split()
+    words = re.sub(r"[^a-z%$/0-9 ]", " ", text.lower()).replace("/", " / ").split()
     if not words:
         return ""
     if any(word in PERCENT for word in words):
         return "%"
     singular = [word.rstrip("s") if len(word) > 2 else word for word in words]
-    named = [UNIT_NAMES.get(word, word) for word in singular]
-    return " ".join("/" if word == "per" else word for word in named)
+    named: list[str] = []
+    power = ""
+    for word in singular:
+        if word in _POWERS:
+            power = _POWERS[word]
+            continue
+        named += ["/" if word == "per" else UNIT_NAMES.get(word, word), *([power] if power else [])]
+        power = ""
+    return " ".join(named)
+
+
+def is_sequence_of_letters(text: str) -> bool:
+    """``HHT``: three capitals or more are no product, but letters in their order."""
+    return re.fullmatch(r"[A-Z]{3,}", text) is not None
 
 
 def is_measure(unit: str) -> bool:
     """Whether it is a unit of measurement, ``cm`` or ``km / h``, and no word for what is counted."""
-    return all(part in MEASURES or part == "/" for part in unit.split())
+    return all(part in MEASURES or part == "/" or part.isdigit() for part in unit.split())
 
 
 def is_name(node: Node) -> bool:
@@ -178,7 +201,7 @@ def is_name(node: Node) -> bool:
         case Apply("*", (Apply("^", (Symbol("f" | "g" | "h"), Apply("neg", _))), argument)):
             return is_name(argument)
         case Apply("*", (Symbol(name), *rest)):
-            if len(rest) == 1 and (name[:1] in "fghPQRSTFGVLDa" or name in _FUNCTION_NAMES):
+            if len(rest) == 1 and (name[:1] in "fghPQRSTFGVLD" or name in _FUNCTION_NAMES):
                 return is_name(rest[0])
             return all(isinstance(n, Symbol) and n.name[:1].isupper() for n in node.args)
         case Apply("abs", (inner,)):

@@ -16,7 +16,7 @@ from fractions import Fraction
 from types import ModuleType
 
 from evalcore.grading.math import points, sets
-from evalcore.grading.math.answers import is_measure, parse
+from evalcore.grading.math.answers import is_measure, is_sequence_of_letters, parse
 from evalcore.grading.math.exact import TooBig, exact
 from evalcore.grading.math.lexer import Unreadable
 from evalcore.grading.math.meaning import (
@@ -74,6 +74,8 @@ class Comparison:
 
     def equal(self, answer: str, expected: str) -> Equality:
         """The verdict on two normalised texts; None where it takes algebra, or is beyond all bounds."""
+        if is_sequence_of_letters(answer) and is_sequence_of_letters(expected):
+            return Equality(answer == expected, "text")
         what = "reference"
         try:
             wanted = parse(expected)
@@ -202,6 +204,8 @@ class Comparison:
         left, right = sets.pieces(a), sets.pieces(b)
         if left is None or right is None:
             if isinstance(a, Apply) and isinstance(b, Apply) and a.name == b.name:
+                if a.name == "minus":
+                    return self._all(list(zip(a.args, b.args, strict=True)))
                 return self._unordered(list(a.args), list(b.args))
             return self._sequences(a, b) if isinstance(a, Sequence) and isinstance(b, Sequence) else None
         if len(left) != len(right):

@@ -122,6 +122,8 @@ def _letters(run: str, spaced: bool, before: list[Token]) -> list[Token]:
     if len(run) == 1:
         return [Token("symbol", run, spaced)]
     lower = run.lower()
+    if lower in ("minus", "negative"):
+        return [Token("op", "-", spaced)]
     after_number = bool(before) and (before[-1].kind == "number" or before[-1].text in (")", "}"))
     if after_number and lower in UNITS:
         return [Token("word", run, spaced)]
@@ -163,6 +165,8 @@ def _wordy(command: str, content: str, spaced: bool) -> list[Token]:
     lower = plain.lower().strip(" ,;.")
     if lower in ("and", "or"):
         return [Token("op", lower, spaced)]
+    if lower in ("minus", "negative"):
+        return [Token("op", "-", spaced)]
     if plain in FUNCTIONS or (command == "operatorname" and plain.isalpha()):
         return [_name(plain, spaced)]
     if len(plain) == 1 and plain.isalpha():

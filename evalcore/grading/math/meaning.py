@@ -105,10 +105,16 @@ def unnamed(node: Node) -> Node:
 
 
 def same_name(a: Node, b: Node) -> bool:
-    """``y = …`` and ``f(x) = …`` may name the same; ``x = …`` and ``y = …`` do not."""
+    """``y = …`` and ``f(x) = …`` may name the same; ``x`` and ``y``, ``f(x)`` and ``g(x)`` or ``f'(x)`` do not."""
     if a == b or isinstance(a, Words) or isinstance(b, Words):
         return True
-    return not (isinstance(a, Symbol) and isinstance(b, Symbol))
+    plain = [node for node in (a, b) if isinstance(node, Symbol)]
+    calls = [n for n in (a, b) if isinstance(n, Apply) and n.name == "*" and _is_plain(n.args[0])]
+    return len(plain) == len(calls) == 1
+
+
+def _is_plain(head: Node) -> bool:
+    return isinstance(head, Symbol) and not head.name.endswith("'")
 
 
 def chain_values(relation: Relation) -> list[Node]:

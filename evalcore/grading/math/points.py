@@ -38,12 +38,13 @@ from evalcore.grading.math.nodes import (
 _MAX_EXPONENT = 1 << 40
 """A value with a larger logarithm is not computed."""
 
-_DIGITS = 60
-_AGREEING = 30
+_DIGITS = 150
+_AGREEING = 100
 # Without variables there is one point only, so that it has to say more.
 _DIGITS_OF_CONSTANTS = 160
 _AGREEING_OF_CONSTANTS = 100
 _POINTS = 4
+_SCALES = (1, 1, 300, 3000)  # |x - 100| is 100 - x near zero alone
 _SHOWN = 25
 _TRIES = 24
 
@@ -271,9 +272,18 @@ def _at_points(left: Node, right: Node, compare: Callable[[Value, Value, int], b
                 a, b = evaluate(left, point), evaluate(right, point)
             except Undefined:
                 continue
+            except TooBig:
+                if not names:
+                    raise
+                continue
             if not imaginary and names and not (_is_real(a) and _is_real(b)):
                 outside.append((a, b))  # where a root of a negative number shows
                 continue
+            if not names and max(_sizes(a, b)) < mpf(10) ** (10 - digits):
+                # Nothing is left of terms that cancel; or it is that small: more digits tell.
+                with mp.workdps(4 * digits):
+                    a, b = evaluate(left, point), evaluate(right, point)
+                    return compare(a, b, agreeing)
             same = compare(a, b, agreeing)
             if same is False:
                 return False
@@ -286,6 +296,10 @@ def _at_points(left: Node, right: Node, compare: Callable[[Value, Value, int], b
     if False in verdicts:
         return False
     return True if any(verdicts) else None
+
+
+def _sizes(*values: Value) -> list[Value]:
+    return [mpf(1) if isinstance(value, mpmath.matrix) else abs(value) for value in values]
 
 
 def _is_real(value: Value) -> bool:
@@ -308,12 +322,13 @@ def _equal(a: Value, b: Value, agreeing: int) -> bool:
 
 
 def _coordinate(name: str, attempt: int) -> Value:
-    """A random number between 0.2 and 2.2, the same on any machine; every second time its sign may be minus.
+    """A random number, the same on any machine: between 0.2 and 2.2, then farther out; its sign may be minus.
 
     Half of the points are positive throughout: where roots and logarithms have their domain.
     """
     digest = hashlib.sha256(f"{attempt}:{name}".encode()).digest()
     value = mpf(int.from_bytes(digest[:12], "big")) / (1 << 96) * 2 + mpf("0.2")
+    value *= _SCALES[attempt % len(_SCALES)]
     return -value if attempt % 2 and digest[12] % 2 else value
 
 

@@ -29,8 +29,13 @@ UNIT_NAMES = {
 }
 """One name for each unit, from its singular."""
 
-MEASURES = frozenset(UNIT_NAMES.values()) | {"%", "mm", "mg", "ml", "kph", "mph", "newton", "joule"}
+MEASURES = frozenset(UNIT_NAMES.values()) | {
+    "%", "mm", "mg", "ml", "kph", "mph", "newton", "joule", "cent", "am", "pm", "ms", "hz", "khz", "mol", "mmol",
+    "ton",
+}
 """Units that contradict each other, where other words behind a number only describe it."""
+
+MULTIPLIERS = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 PERCENT = frozenset({"percent", "percents", "percentage", "pct"})
 CURRENCY = {"$": "$", "\\$": "$", "€": "€", "£": "£", "¥": "¥"}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 
 from evalcore.grading.math import points
-from evalcore.grading.math.answers import parse
+from evalcore.grading.math.answers import is_sequence_of_letters, parse
 from evalcore.grading.math.exact import TooBig, exact
 from evalcore.grading.math.lexer import Unreadable
 from evalcore.grading.math.meaning import as_words, expanded, is_scalar, unnamed
@@ -35,6 +35,8 @@ _LONGEST = 64
 def key(answer: str) -> str:
     """The key of an answer. Takes time that only the engine's own bounds limit: for killable processes."""
     text = squeezed(normalize(answer))
+    if is_sequence_of_letters(text):
+        return f"text {text}"
     try:
         found = _key(parse(normalize(answer)))
     except (Unreadable, TooBig, RecursionError):

@@ -257,6 +257,13 @@ i^2 ||| -1
 n\ge 3 ||| n \geq 3
 \frac{n(n+1)(2n+1)}{6} ||| \frac{2n^3+3n^2+n}{6}
 1.5 x 10^3 ||| 1500
+minus 5 ||| -5
+\text{minus }5 ||| -5
+5\text{ million} ||| 5000000
+2 dozen ||| 24
+3\text{ square centimeters} ||| 3\text{ cm}^2
+AB ||| BA
+\sqrt{(x-3)^2} ||| |3-x|
 60\text{ km/h} ||| 60\text{ kilometers per hour}
 5\text{ apples} ||| 5\text{ fruits}
 5.50 per pound ||| 5.5
@@ -266,6 +273,31 @@ n\ge 3 ||| n \geq 3
 
 DIFFERENT = r"""
 2x ||| 2 x 10
+|x-100| ||| 100-x
+\sqrt{(x-3)^2} ||| 3-x
+\max(x,3) ||| 3
+minus 5 ||| 5
+\text{not }5 ||| 5
+\text{at least }5 ||| \text{at most }5
+\text{less than }5 ||| 5
+5\text{ million} ||| 5
+5\text{ million} ||| 5\text{ billion}
+5\text{ square meters} ||| 5\text{ square feet}
+5\text{ cm}^2 ||| 5\text{ cm}^3
+3\text{ am} ||| 3\text{ pm}
+10^{40}+x ||| 10^{40}+2x
+x+10^{-40} ||| x
+e^{-1000} ||| e^{-1001}
+e^{-1000} ||| 0
+f'(x)=2x ||| f(x)=2x
+\frac{dy}{dx}=2x ||| y=2x
+f(x)=2x ||| g(x)=2x
+P(A)=\frac12 ||| P(B)=\frac12
+|x|=2 ||| x=2
+ax=6 ||| 6
+HHT ||| HTH
+TFF ||| FTF
+[0,5]\setminus[2,3] ||| [2,3]\setminus[0,5]
 60\text{ km/h} ||| 60\text{ m/s}
 60\text{ km/h} ||| 60\text{ km}
 1234 ||| 235

@@ -63,7 +63,7 @@ READINGS = [
     (r"50\%", "50 [%]"),
     ("90°", "90 [deg]"),
     (r"\$5", "5 [$]"),
-    (r"10\text{ square inches}", "10 [square in]"),
+    (r"10\text{ square inches}", "10 [in 2]"),
     ("5 apples", "5 [apple]"),
     ("x=1, 2", "2 answers: x = 1, 2"),
     ("19, 46, and 82", "3 answers: 19, 46, 82"),
