@@ -387,10 +387,12 @@ def equal(
     import orjson
 
     from evalcore.equal import Counts, equal
+    from evalcore.grading import check_options
 
     counts = Counts()
     if output and output.exists() and output.samefile(file):
         raise ConfigError(f"--output {output} is the file to read; give another one")
+    check_options(grader, _options(option))  # before the output is opened, and so emptied
     with output.open("wb") if output else nullcontext(sys.stdout.buffer) as stream:
         for row in equal(file, grader=grader, options=_options(option), workers=workers, timeout=timeout):
             counts = counts.plus(row)

@@ -3,8 +3,9 @@ r"""equal: does a grader find the pairs of a file equal? For tuning graders, and
 >>> list(equal(Path("pairs.jsonl")))  # a line: {"gold": "1/2", "pred": "0.5", "kind": "answer"}
 [{'gold': '1/2', 'pred': '0.5', 'kind': 'answer', 'equal': True, 'stage': 'number', 'ms': 0.02}]
 
-``kind`` is ``answer`` (the default) or ``text``: a response, in which the answer is looked for first. Each
-pair is compared anew: no cache, no two the same skipped. ``ms`` is what one pair took on one core.
+``kind`` is ``answer`` (the default) or ``text``: a response, in which the answer is looked for first, relaxed
+unless the options say otherwise. Each pair is compared anew: no cache, no two the same skipped. ``ms`` is what
+one pair took on one core.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def equal(
 
 
 def _compare(rows: list[Row], grader: Grader, options: Options, pool: Pool) -> Iterable[Row]:
-    relaxed = {**options, "extract": "relaxed"} if "extract" in grader.options else options
+    relaxed = {"extract": "relaxed", **options} if "extract" in grader.options else options
     verdicts: list[Timed | None] = []
     answers: list[str] = []
     spent: list[float] = []

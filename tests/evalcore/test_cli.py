@@ -229,3 +229,11 @@ def test_equal_does_not_write_over_what_it_reads(refused: Refused, tmp_path: Pat
     file.write_text('{"gold": "1", "pred": "1"}\n')
     assert "is the file to read; give another one" in refused("equal", file, "--output", file)
     assert file.read_text() == '{"gold": "1", "pred": "1"}\n'
+
+
+def test_equal_with_a_wrong_option_leaves_the_output_as_it_is(refused: Refused, tmp_path: Path) -> None:
+    file, output = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
+    file.write_text('{"gold": "1", "pred": "1"}\n')
+    output.write_text("before\n")
+    assert "unknown option" in refused("equal", file, "--output", output, "--option", "bad=1")
+    assert output.read_text() == "before\n"

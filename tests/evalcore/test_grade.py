@@ -11,6 +11,7 @@ import pytest
 from evalcore import grading
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.grade import GradeSummary, grade
+from evalcore.grading.pool import Pair, Pool
 from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
 from evalcore.records import GREEDY, PartWriter, Row, key_of, part_files, read_rows
 from synthetic_results import manifest
@@ -159,3 +160,36 @@ def test_nothing_to_grade_names_the_stage_to_run(tmp_path: Path, caplog: pytest.
     grade(made(tmp_path, [{"generation": r"\boxed{4}"}]))
     assert "grade toy: 1 of 1 samples" in caplog.text
     assert {key_of(row) for row in grades(tmp_path)} == {("a", 0)}
+
+
+def test_wrong_answers_that_mean_the_same_vote_together_also_from_the_cache(tmp_path: Path) -> None:
+    boxes = [r"\boxed{\frac{2}{\sqrt 3}}", r"\boxed{\frac{2\sqrt 3}{3}}", r"\boxed{\sqrt 2}"]
+    responses: list[Row] = [{"generation": box} for box in boxes]
+    votes = []
+    for name in ("cold", "cached"):
+        folder = made(tmp_path / name, responses)
+        grade(folder, workers=1)
+        votes.append([row["vote"] for row in grades(folder)])
+    assert votes[0] == votes[1]
+    assert votes[0][0] == votes[0][1] != votes[0][2]
+
+
+def test_a_pair_that_was_compared_once_is_not_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    responses: list[Row] = [{"generation": r"\boxed{2\sqrt{4}+x-x}"}]
+    grade(made(tmp_path / "first", responses), workers=1)
+
+    def compare(pool: Pool, pairs: list[Pair]) -> list[Any]:
+        assert not pairs, "it is in the cache"
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "compare", compare)
+        assert grade(made(tmp_path / "second", responses), workers=1).correct == 1
+        other = manifest(2, 8)
+        options = other.grading.model_copy(update={"options": {"rounding": 2}})
+        with pytest.raises(AssertionError, match="it is in the cache"):
+            grade(
+                made(tmp_path / "third", responses, other.model_copy(update={"grading": options})), workers=1
+            )

@@ -88,3 +88,14 @@ def test_the_reading_of_an_answer_is_shown() -> None:
     assert math.reading(r"\text{(E)}") == "words 'e'"
     assert math.reading(r"\frac{1}{").startswith("plain text: ")
     assert math.reading("{" * 99) == "nothing: nested too deep (99)"
+
+
+@pytest.mark.parametrize("rounding", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("left", "right"), [("0.10", "13/125"), ("1.0", "21/20"), ("0.33", "1/3"), ("2.5", "5/2")]
+)
+def test_what_quick_decides_thorough_decides_alike(rounding: int, left: str, right: str) -> None:
+    options = {"rounding": rounding}
+    for pair in ((left, right), (right, left)):
+        quick = math.quick(*pair, options)
+        assert quick is None or quick.equal is math.thorough(*pair, options).equal
