@@ -11,7 +11,7 @@ one pair took on one core.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +19,11 @@ from typing import NamedTuple
 from evalcore import grading
 from evalcore.benchmarks import read_jsonl
 from evalcore.errors import ResultsError
-from evalcore.grading import Grader, Options
-from evalcore.grading.pool import DEFAULT_TIMEOUT, Pool, Timed
+from evalcore.grading import Equality, Grader, Options
+from evalcore.grading.pool import DEFAULT_TIMEOUT, Pair, Pool
 from evalcore.records import Row
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 512
 
 
 class Counts(NamedTuple):
@@ -77,45 +77,49 @@ def equal(
     with Pool(grader, options, workers=workers, timeout=timeout) as pool:
         if tools.thorough:
             pool.start()
-        while part := list(islice(rows, _ROWS_AT_ONCE)):
-            yield from _compare(part, tools, options, pool)
+        read = iter(lambda: [_read(row, tools, options) for row in islice(rows, _ROWS_AT_ONCE)], [])
+        parts = ((part, [r.pair for r in part if r.verdict is None]) for part in read)
+        for part, compared in pool.compare_ahead(parts):
+            passed = iter(compared)
+            for row, _, verdict, spent in part:
+                if verdict is None:
+                    timed = next(passed)
+                    equal, stage, spent = timed.equal, timed.reason, timed.ms + spent
+                else:
+                    equal, stage = verdict
+                yield {**row, "equal": equal, "stage": stage, "ms": round(spent, 3)}
 
 
-def _compare(rows: list[Row], grader: Grader, options: Options, pool: Pool) -> Iterable[Row]:
+class _Read(NamedTuple):
+    """A row, its pair, what needs no worker, and the milliseconds that took."""
+
+    row: Row
+    pair: Pair
+    verdict: Equality | None
+    ms: float
+
+
+def _read(row: Row, grader: Grader, options: Options) -> _Read:
+    start = time.perf_counter()
     relaxed = {"extract": "relaxed", **options} if "extract" in grader.options else options
-    verdicts: list[Timed | None] = []
-    answers: list[str] = []
-    spent: list[float] = []
-    for row in rows:
-        start = time.perf_counter()
-        answer, equality = _found(row, grader, relaxed)
-        if equality is None:
-            equality = grader.quick(answer, str(row["gold"]), options)
-        milliseconds = (time.perf_counter() - start) * 1000
-        verdicts.append(None if equality is None else Timed(*equality, milliseconds))
-        answers.append(answer)
-        spent.append(milliseconds)
-    passed = [i for i, verdict in enumerate(verdicts) if verdict is None]
-    for i, timed in zip(
-        passed, pool.compare([(answers[i], str(rows[i]["gold"])) for i in passed]), strict=True
-    ):
-        verdicts[i] = timed._replace(ms=timed.ms + spent[i])
-    for row, verdict in zip(rows, verdicts, strict=True):
-        assert verdict is not None, "what quick passes the pool decides"
-        yield {**row, "equal": verdict.equal, "stage": verdict.reason, "ms": round(verdict.ms, 3)}
+    answer, verdict = _found(row, grader, relaxed)
+    pair = (answer, str(row["gold"]))
+    if verdict is None:
+        verdict = grader.quick(*pair, options)
+    return _Read(row, pair, verdict, (time.perf_counter() - start) * 1000)
 
 
-def _found(row: Row, grader: Grader, relaxed: Options) -> tuple[str, grading.Equality | None]:
+def _found(row: Row, grader: Grader, relaxed: Options) -> tuple[str, Equality | None]:
     """The answer of a row; or, of a text in which there is none, the verdict."""
     if row.get("kind", "answer") == "answer":
         return str(row["pred"]), None
     answer, reason = grader.extract(str(row["pred"]), relaxed)
-    return (answer, None) if answer is not None else ("", grading.Equality(False, f"no answer: {reason}"))
+    return (answer, None) if answer is not None else ("", Equality(False, f"no answer: {reason}"))
 
 
 def _checked(place: str, row: Row) -> Row:
     for field in ("gold", "pred"):
-        if not isinstance(row.get(field), str | int | float):
+        if not isinstance(row.get(field), (str, int, float)):
             raise ResultsError(f"{place}: no {field}; a row needs gold and pred, and may have kind")
     if row.get("kind", "answer") not in ("answer", "text"):
         raise ResultsError(f"{place}: kind is {row['kind']!r}; valid: answer, text")

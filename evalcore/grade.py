@@ -15,7 +15,7 @@ a request that failed for good) and null where no verdict could be reached (``ti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
 from evalcore.progress import Progress
 from evalcore.records import PartWriter, Row, key_of, read_keys, read_rows
 
-_ROWS_AT_ONCE = 4096  # in memory; large, so that a pair that runs into its limit holds up few others
+_ROWS_AT_ONCE = 1024
 _PAIRS_REMEMBERED = 200_000
 
 
@@ -110,21 +110,22 @@ def grade_rows(
     graded = read_keys(folder / GRADES, part)
     if len(graded) < total:
         ungraded = (row for row in generations if key_of(row) not in graded)
-        known: dict[Pair, _Compared] = {}
         with (
             PartWriter(folder / GRADES, f"{part}-0") as writer,
             Pool(by.grader, options, workers=workers, timeout=timeout) as pool,
             Cache("grades", [by.grader, grading.VERSION, options]) as cache,
             Progress(f"grade {name}", total, done=len(graded)) as progress,
         ):
-            while found := [_found(row, grader, options) for row in islice(ungraded, _ROWS_AT_ONCE)]:
-                new = {f.pair for f in found if f.pair} - known.keys()
-                known |= _compare(new, grader, options, pool, cache)
-                for row in found:
-                    writer.write(_graded(row, known))
-                progress.advance(samples=len(found), tokens=0)
-                if len(known) > _PAIRS_REMEMBERED:
-                    known.clear()
+            batches = ((batch, batch.passed) for batch in _batches(ungraded, grader, options, cache))
+            for batch, timed in pool.compare_ahead(batches):
+                verdicts = [_Compared(t.equal, t.reason, t.vote) for t in timed]
+                new = dict(zip(batch.passed, verdicts, strict=True))
+                batch.known.update(new)
+                # Undecided may be a matter of a busy machine, and of the time limit.
+                cache.put({pair: [*verdict] for pair, verdict in new.items() if verdict.equal is not None})
+                for found in batch.found:
+                    writer.write(_graded(found, batch.known))
+                progress.advance(samples=len(batch.found), tokens=0)
     return _summary(folder, part, new=total - len(graded))
 
 
@@ -160,29 +161,36 @@ class _Compared(NamedTuple):
     vote: str | None = None
 
 
-def _compare(
-    pairs: set[Pair], grader: Grader, options: Options, pool: Pool, cache: Cache
-) -> dict[Pair, _Compared]:
-    """The verdicts of new pairs: by text or number, from the cache, or by the workers."""
-    known: dict[Pair, _Compared] = {}
-    passed: list[Pair] = []
-    for pair in sorted(pairs):
-        equality = grader.quick(*pair, options)
-        if equality is None:
-            passed.append(pair)
-        else:
-            known[pair] = _Compared(*equality)
-    known |= {pair: _Compared(*verdict) for pair, verdict in cache.get(passed).items()}
-    new = [pair for pair in passed if pair not in known]
-    for pair, timed in zip(new, pool.compare(new), strict=True):
-        known[pair] = _Compared(timed.equal, timed.reason, timed.vote)
-    # Undecided may be a matter of a busy machine, and of the time limit.
-    cache.put({pair: [*known[pair]] for pair in new if known[pair].equal is not None})
-    return known
+_Known = dict[Pair, _Compared | None]
+"""Verdicts; None for a pair that the workers have."""
 
 
-def _graded(found: _Found, known: dict[Pair, _Compared]) -> Row:
+class _Batch(NamedTuple):
+    """Rows, what is known of their pairs, and those that are for the workers."""
+
+    found: list[_Found]
+    known: _Known
+    passed: list[Pair]
+
+
+def _batches(rows: Iterator[Row], grader: Grader, options: Options, cache: Cache) -> Iterator[_Batch]:
+    """All rows, with the verdicts that text, numbers and the cache give; no pair is passed on twice."""
+    known: _Known = {}
+    while found := [_found(row, grader, options) for row in islice(rows, _ROWS_AT_ONCE)]:
+        if len(known) > _PAIRS_REMEMBERED:
+            known = {}  # batches that wait for their verdicts keep the old one
+        new = dict.fromkeys(f.pair for f in found if f.pair and f.pair not in known)
+        for pair in new:
+            equality = grader.quick(*pair, options)
+            known[pair] = _Compared(*equality) if equality else None
+        cached = cache.get(pair for pair in new if known[pair] is None)
+        known |= {pair: _Compared(*verdict) for pair, verdict in cached.items()}
+        yield _Batch(found, known, [pair for pair in new if known[pair] is None])
+
+
+def _graded(found: _Found, known: _Known) -> Row:
     compared = known[found.pair] if found.pair else _Compared(False, found.reason)
+    assert compared, "verdicts come back before the rows that wait for them"
     row: Row = {
         "problem_id": found.problem_id,
         "sample": found.sample,

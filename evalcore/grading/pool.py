@@ -21,16 +21,18 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import orjson
 
 from evalcore.errors import EvalError
 from evalcore.grading.verdict import Options
 from evalcore.grading.worker import IMPORTING, READY, RETIRED
+
+T = TypeVar("T")
 
 Pair = tuple[str, str]
 """(answer, expected_answer)"""
@@ -40,6 +42,7 @@ DEFAULT_MEMORY = 1 << 30
 
 _START_TIMEOUT = 120.0
 _LARGEST_BATCH = 32
+_PARTS_AHEAD = 16
 # Keys and tokens stay out of processes that read what models wrote.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR")
 
@@ -55,6 +58,21 @@ class Timed(NamedTuple):
     reason: str
     ms: float
     vote: str | None = None
+
+
+class _Batch(NamedTuple):
+    """Pairs that were handed in together, and their results so far, by index."""
+
+    pairs: Sequence[Pair]
+    results: dict[int, Timed]
+
+    @property
+    def done(self) -> bool:
+        return len(self.results) == len(self.pairs)
+
+
+_Job = tuple[_Batch, int]
+"""One pair: its batch and its index there."""
 
 
 class Pool:
@@ -86,6 +104,7 @@ class Pool:
         self.timeout = timeout
         self.memory = memory
         self._workers: list[_Worker] = []
+        self._todo: deque[_Job] = deque()
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
@@ -106,21 +125,51 @@ class Pool:
         Raises:
             EvalError: a worker cannot be started.
         """
-        results: dict[int, Timed] = {}
-        todo = deque(range(len(pairs)))
-        while len(results) < len(pairs):
-            self._start(len(todo))
-            for worker in self._workers:
-                if todo and worker.ready and not worker.assigned:
-                    size = min(_LARGEST_BATCH, max(1, len(todo) // (2 * self.size)))
-                    batch = [todo.popleft() for _ in range(min(size, len(todo)))]
-                    worker.send(batch, pairs)
-            for worker in self._wait():
-                finished = worker.receive(results)
-                if finished or time.monotonic() > worker.deadline:
-                    self._remove(worker, dying=finished)
-                    todo.extend(worker.lost(results, overdue=not finished))
-        return [results[index] for index in range(len(pairs))]
+        return self._results(self._submit(pairs))
+
+    def compare_ahead(self, parts: Iterable[tuple[T, Sequence[Pair]]]) -> Iterator[tuple[T, list[Timed]]]:
+        """Each part with the results of its pairs, in order; later parts are prepared while workers compare.
+
+        Raises:
+            EvalError: as ``compare``.
+        """
+        ahead: deque[tuple[T, _Batch]] = deque()
+        for part, pairs in parts:
+            ahead.append((part, self._submit(pairs)))
+            while ahead and (ahead[0][1].done or len(ahead) > _PARTS_AHEAD):
+                first, batch = ahead.popleft()
+                yield first, self._results(batch)
+        for part, batch in ahead:
+            yield part, self._results(batch)
+
+    def _submit(self, pairs: Sequence[Pair]) -> _Batch:
+        batch = _Batch(pairs, {})
+        self._todo.extend((batch, index) for index in range(len(pairs)))
+        if self._todo or any(worker.assigned for worker in self._workers):
+            self._work(wait=False)
+        return batch
+
+    def _results(self, batch: _Batch) -> list[Timed]:
+        while not batch.done:
+            self._work()
+        return [batch.results[index] for index in range(len(batch.pairs))]
+
+    def _work(self, wait: bool = True) -> None:
+        """Hand out what is to do and take in what is done, waiting for something to be."""
+        self._start(len(self._todo))
+        self._hand_out()
+        for worker in self._heard(wait):
+            finished = worker.receive()
+            if finished or time.monotonic() > worker.deadline:
+                self._remove(worker, dying=finished)
+                self._todo.extendleft(reversed(worker.lost(overdue=not finished)))
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if self._todo and worker.ready and not worker.assigned:
+                size = min(_LARGEST_BATCH, max(1, len(self._todo) // (2 * self.size)))
+                worker.send([self._todo.popleft() for _ in range(min(size, len(self._todo)))])
 
     def start(self) -> None:
         """Start all workers now, so that they import while the caller prepares the first pairs."""
@@ -134,10 +183,11 @@ class Pool:
             self._selector.register(worker.output, selectors.EVENT_READ, worker)
             idle += 1
 
-    def _wait(self) -> list[_Worker]:
+    def _heard(self, wait: bool) -> list[_Worker]:
         """The workers that said something, and those whose deadline is over."""
         soonest = min(worker.deadline for worker in self._workers)
-        heard = [key.data for key, _ in self._selector.select(max(0.0, soonest - time.monotonic()))]
+        timeout = max(0.0, soonest - time.monotonic()) if wait else 0.0
+        heard = [key.data for key, _ in self._selector.select(timeout)]
         now = time.monotonic()
         return heard + [w for w in self._workers if w.deadline < now and w not in heard]
 
@@ -150,7 +200,7 @@ class Pool:
 class _Worker:
     """The parent's side of one worker process.
 
-    assigned: indices of the pairs it has, the one being compared first. deadline: when that one, or an
+    assigned: the pairs it has, the one being compared first. deadline: when that one, or an
     import, has taken too long; never while it is idle.
     """
 
@@ -189,22 +239,24 @@ class _Worker:
         os.set_blocking(self.output.fileno(), False)
         self.timeout = timeout
         self.ready = False
-        self.assigned: deque[int] = deque()
+        self.assigned: deque[_Job] = deque()
         self.deadline = time.monotonic() + _START_TIMEOUT
         self._unread = b""
         self._last_words = ""
 
-    def send(self, batch: list[int], pairs: Sequence[Pair]) -> None:
-        self.assigned.extend(batch)
+    def send(self, jobs: list[_Job]) -> None:
+        self.assigned.extend(jobs)
         self.deadline = time.monotonic() + self.timeout
-        line = memoryview(orjson.dumps([pairs[i] for i in batch], option=orjson.OPT_APPEND_NEWLINE))
+        line = memoryview(
+            orjson.dumps([batch.pairs[i] for batch, i in jobs], option=orjson.OPT_APPEND_NEWLINE)
+        )
         try:
             while line:
                 line = line[self.input.write(line) :]
         except BrokenPipeError:
             pass  # it died; receive() will find its output closed
 
-    def receive(self, results: dict[int, Timed]) -> bool:
+    def receive(self) -> bool:
         """Take in what it said; True if it is dead."""
         try:
             said = os.read(self.output.fileno(), 1 << 16)
@@ -215,14 +267,15 @@ class _Worker:
             if line in (READY, IMPORTING):
                 self.ready = line == READY
             else:
-                results[self.assigned.popleft()] = Timed(*orjson.loads(line))
+                batch, index = self.assigned.popleft()
+                batch.results[index] = Timed(*orjson.loads(line))
         if lines:
             idle = self.ready and not self.assigned
             limit = float("inf") if idle else self.timeout if self.ready else _START_TIMEOUT
             self.deadline = time.monotonic() + limit
         return not said
 
-    def lost(self, results: dict[int, Timed], overdue: bool) -> list[int]:
+    def lost(self, overdue: bool) -> list[_Job]:
         """Of a worker that was killed or died: record the pair it was at; return the others it had."""
         code = self.process.returncode
         if not self.ready:
@@ -232,7 +285,9 @@ class _Worker:
         if others and code != RETIRED:
             death = signal.Signals(-code).name if code < 0 else f"exit {code}"
             spent = (time.monotonic() - self.deadline + self.timeout) * 1000
-            results[others.pop(0)] = Timed(None, "timeout" if overdue else f"crash: {death}", round(spent, 3))
+            why = "timeout" if overdue else f"crash: {death}"
+            batch, index = others.pop(0)
+            batch.results[index] = Timed(None, why, round(spent, 3))
         return others
 
     def end(self, dying: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from evalcore import grading
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.grade import GradeSummary, grade
-from evalcore.grading.pool import Pair, Pool
+from evalcore.grading.pool import Pair, Pool, Timed
 from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
 from evalcore.records import GREEDY, PartWriter, Row, key_of, part_files, read_rows
 from synthetic_results import manifest
@@ -133,15 +134,24 @@ def test_grader_and_options_come_from_the_manifest(tmp_path: Path) -> None:
         grade(made(tmp_path / "bad", [row], with_grading("math", extrat="boxed")))
 
 
-def test_each_distinct_pair_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
-    compare = grading.pool.Pool.compare
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
+    """The pairs that were given to workers."""
+    pairs: list[Pair] = []
+    compare_ahead = Pool.compare_ahead
 
-    def count(pool: grading.pool.Pool, pairs: list[tuple[str, str]]) -> list[grading.Equality]:
-        asked.extend(pairs)
-        return compare(pool, pairs)
+    def count(pool: Pool, parts: Iterator[tuple[Any, list[Pair]]]) -> Iterator[tuple[Any, list[Timed]]]:
+        for part, results in compare_ahead(pool, parts):
+            pairs.extend(part.passed)
+            yield part, results
 
-    monkeypatch.setattr(grading.pool.Pool, "compare", count)
+    monkeypatch.setattr(Pool, "compare_ahead", count)
+    return pairs
+
+
+def test_each_distinct_pair_is_compared_once(
+    tmp_path: Path, asked: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("evalcore.grade._ROWS_AT_ONCE", 3)
     answers = ["2^2", "2^2", "4", "2^2", "2+2", "2^2", "2+2"]
     folder = made(tmp_path, [{"generation": rf"\boxed{{{answer}}}"} for answer in answers])
@@ -174,22 +184,12 @@ def test_wrong_answers_that_mean_the_same_vote_together_also_from_the_cache(tmp_
     assert votes[0][0] == votes[0][1] != votes[0][2]
 
 
-def test_a_pair_that_was_compared_once_is_not_compared_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pair_that_was_compared_once_is_not_compared_again(tmp_path: Path, asked: list[Pair]) -> None:
     responses: list[Row] = [{"generation": r"\boxed{2\sqrt{4}+x-x}"}]
-    grade(made(tmp_path / "first", responses), workers=1)
-
-    def compare(pool: Pool, pairs: list[Pair]) -> list[Any]:
-        assert not pairs, "it is in the cache"
-        return []
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Pool, "compare", compare)
-        assert grade(made(tmp_path / "second", responses), workers=1).correct == 1
-        other = manifest(2, 8)
-        options = other.grading.model_copy(update={"options": {"rounding": 2}})
-        with pytest.raises(AssertionError, match="it is in the cache"):
-            grade(
-                made(tmp_path / "third", responses, other.model_copy(update={"grading": options})), workers=1
-            )
+    for name, answered in (("first", 1), ("second", 1)):
+        assert grade(made(tmp_path / name, responses), workers=1).correct == 1
+        assert len(asked) == answered
+    other = manifest(2, 8)
+    options = other.grading.model_copy(update={"options": {"rounding": 2}})
+    grade(made(tmp_path / "third", responses, other.model_copy(update={"grading": options})), workers=1)
+    assert len(asked) == 2

@@ -52,6 +52,39 @@ def test_results_come_in_the_order_of_the_pairs(pool: Pool) -> None:
     assert pool.compare([]) == []
 
 
+def test_parts_are_prepared_while_workers_compare_and_come_back_in_order(pool: Pool) -> None:
+    prepared: list[int] = []
+
+    def parts() -> Iterator[tuple[int, list[tuple[str, str]]]]:
+        for number in range(40):
+            prepared.append(number)
+            yield number, [SAME, DIFFERENT, (f"{number}x", "3x")][: number % 4]
+
+    results = pool.compare_ahead(parts())
+    assert next(results)[0] == 0
+    assert len(prepared) < 20, "it looks ahead, but not without bound"
+    rest = list(results)
+    assert [number for number, _ in rest] == list(range(1, 40))
+    assert all(
+        [timed.equal for timed in compared] == [True, False, number == 3][: number % 4]
+        for number, compared in rest
+    )
+
+
+def test_a_part_that_takes_long_does_not_stop_the_next_ones(pool: Pool) -> None:
+    given: list[float] = []
+
+    def parts() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        for name, pairs in (("slow", [ENDLESS]), ("quick", [SAME]), ("quick too", [DIFFERENT])):
+            given.append(time.monotonic())
+            yield name, pairs
+
+    (_, [slow]), *_ = results = list(pool.compare_ahead(parts()))
+    assert [name for name, _ in results] == ["slow", "quick", "quick too"]
+    assert slow.reason == "timeout"
+    assert given[-1] - given[0] < slow.ms / 1000
+
+
 def test_importing_sympy_is_on_no_pairs_clock() -> None:
     with Pool("math", workers=1, timeout=0.25) as fresh:
         started = time.monotonic()
