@@ -41,6 +41,7 @@ DEFAULT_TIMEOUT = 2.0
 DEFAULT_MEMORY = 1 << 30
 
 _START_TIMEOUT = 120.0
+_PATIENCE = 0.2  # seconds; a worker takes half of that to start, in which another compares a hundred pairs
 _LARGEST_BATCH = 32
 _PARTS_AHEAD = 16
 # Keys and tokens stay out of processes that read what models wrote.
@@ -105,6 +106,7 @@ class Pool:
         self.memory = memory
         self._workers: list[_Worker] = []
         self._todo: deque[_Job] = deque()
+        self._none_waited = 0.0  # when that was so last
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
@@ -144,6 +146,7 @@ class Pool:
 
     def _submit(self, pairs: Sequence[Pair]) -> _Batch:
         batch = _Batch(pairs, {})
+        self._waited()
         self._todo.extend((batch, index) for index in range(len(pairs)))
         if self._todo or any(worker.assigned for worker in self._workers):
             self._work(wait=False)
@@ -156,7 +159,7 @@ class Pool:
 
     def _work(self, wait: bool = True) -> None:
         """Hand out what is to do and take in what is done, waiting for something to be."""
-        self._start(len(self._todo))
+        self._grow()
         self._hand_out()
         for worker in self._heard(wait):
             finished = worker.receive()
@@ -165,6 +168,12 @@ class Pool:
                 self._todo.extendleft(reversed(worker.lost(overdue=not finished)))
         self._hand_out()
 
+    def _waited(self) -> float:
+        """For how many seconds there have been pairs that wait for a worker."""
+        if not self._todo:
+            self._none_waited = time.monotonic()
+        return time.monotonic() - self._none_waited
+
     def _hand_out(self) -> None:
         for worker in self._workers:
             if self._todo and worker.ready and not worker.assigned:
@@ -172,21 +181,29 @@ class Pool:
                 worker.send([self._todo.popleft() for _ in range(min(size, len(self._todo)))])
 
     def start(self) -> None:
-        """Start all workers now, so that they import while the caller prepares the first pairs."""
-        self._start(self.size)
+        """Start a worker now, so that it imports while the caller prepares the first pairs."""
+        if not self._workers:
+            self._add_worker()
 
-    def _start(self, wanted: int) -> None:
-        idle = sum(not worker.assigned for worker in self._workers)
-        while len(self._workers) < self.size and idle < wanted:
-            worker = _Worker(self.grader, self.options, self.timeout, self.memory)
-            self._workers.append(worker)
-            self._selector.register(worker.output, selectors.EVENT_READ, worker)
-            idle += 1
+    def _grow(self) -> None:
+        """Start a worker, and those that waiting pairs ask for once they have waited for a while."""
+        self.start()
+        if self._waited() > _PATIENCE:
+            idle = sum(not worker.assigned for worker in self._workers)
+            for _ in range(min(self.size - len(self._workers), len(self._todo) - idle)):
+                self._add_worker()
+
+    def _add_worker(self) -> None:
+        worker = _Worker(self.grader, self.options, self.timeout, self.memory)
+        self._workers.append(worker)
+        self._selector.register(worker.output, selectors.EVENT_READ, worker)
 
     def _heard(self, wait: bool) -> list[_Worker]:
         """The workers that said something, and those whose deadline is over."""
         soonest = min(worker.deadline for worker in self._workers)
         timeout = max(0.0, soonest - time.monotonic()) if wait else 0.0
+        if len(self._workers) < self.size:
+            timeout = min(timeout, _PATIENCE)
         heard = [key.data for key, _ in self._selector.select(timeout)]
         now = time.monotonic()
         return heard + [w for w in self._workers if w.deadline < now and w not in heard]
