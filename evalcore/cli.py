@@ -37,6 +37,19 @@ Settings = Annotated[
 Folders = Annotated[
     list[Path], typer.Argument(help="Folders <results>/<run>/<checkpoint>/<benchmark>, or one above them.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes for answers that need algebra; default: one for each core.", min=1),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        help="Seconds for one such answer; over it it is undecided, in a folder until its `grades/` are deleted.",
+        min=0.1,
+    ),
+]
+PAIR_SECONDS = 2.0
+"""As ``grading.pool.DEFAULT_TIMEOUT``, which takes long to import."""
 _Stage = Callable[[EvalConfig], None]
 _SETTINGS = "Dotted settings, such as inference.temperature=0.6 client.concurrency=64."
 
@@ -127,12 +140,21 @@ def _folders(arguments: list[str]) -> tuple[list[Path], list[str]]:
     return folders, [a for a in arguments if is_override(a)]
 
 
-def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
-    """Run a stage over all benchmarks at or below some folders; one that fails does not lose the others."""
-    from evalcore.manifest import benchmark_folders
+def _benchmark_folders(folders: list[Path]) -> list[Path]:
+    """The benchmark folders at or below some folders, ours and NeMo-Skills'."""
+    from evalcore import manifest, nemo_skills
 
+    return [
+        benchmark
+        for folder in folders
+        for benchmark in nemo_skills.benchmark_folders(folder) or manifest.benchmark_folders(folder)
+    ]
+
+
+def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
+    """Run a stage over benchmark folders; one that fails does not lose the others."""
     failures = []
-    for folder in (benchmark for given in folders for benchmark in benchmark_folders(given)):
+    for folder in folders:
         try:
             typer.echo(f"{folder}: {stage(folder)}")
         except EvalError as error:
@@ -259,32 +281,40 @@ def generate(config: EvalConfig) -> None:
         "Extract and check the answers of benchmark folders; only what is not graded yet.",
         "grade results/run/step-1500/gsm8k",
         "grade nemo-run/eval-results",
+        "grade nemo-run/eval-results/gpqa --grader multiple_choice",
     )
 )
 def grade(
     folders: Folders,
     settings: Settings = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes for answers that need algebra; default: one for each core.", min=1),
+    grader: Annotated[
+        str | None,
+        typer.Option(help="For NeMo-Skills' folders; default: as our benchmark of that name, or math."),
     ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            help="Seconds for one such answer. Over it a row is undecided and stays so, until `grades/` is deleted.",
-            min=0.1,
-        ),
-    ] = 2.0,
+    option: Annotated[
+        list[str] | None, typer.Option(help="A grader option for NeMo-Skills' folders, as extract=relaxed.")
+    ] = None,
+    workers: Workers = None,
+    timeout: Timeout = PAIR_SECONDS,
 ) -> None:
     from evalcore import nemo_skills
     from evalcore.grade import grade
 
-    theirs = [folder for folder in folders if nemo_skills.is_results(folder)]
-    for folder in theirs:
-        for benchmark, summary in nemo_skills.grade(folder, workers=workers, timeout=timeout):
-            typer.echo(f"{benchmark}: {summary}")
-    ours = [folder for folder in folders if folder not in theirs]
-    _each(ours, lambda folder: grade(folder, settings=settings, workers=workers, timeout=timeout))
+    def graded(folder: Path) -> object:
+        if nemo_skills.is_results(folder):
+            if settings:
+                raise ConfigError(
+                    f"{folder}: --settings is for folders with a manifest; NeMo-Skills' have none"
+                )
+            options = _options(option)
+            return nemo_skills.grade(folder, grader=grader, options=options, workers=workers, timeout=timeout)
+        if grader or option:
+            raise ConfigError(
+                f"{folder}: its manifest names the grader; --grader and --option are for others'"
+            )
+        return grade(folder, settings=settings, workers=workers, timeout=timeout)
+
+    _each(_benchmark_folders(folders), graded)
 
 
 @app.command(
@@ -304,6 +334,7 @@ def judge(
     ] = False,
     settings: Settings = None,
 ) -> None:
+    from evalcore import nemo_skills
     from evalcore.config import Judge
     from evalcore.judge import judge
 
@@ -311,7 +342,15 @@ def judge(
     asked = section(Judge, "judge", overrides, model=model, address=address)
     if not asked.model:
         raise ConfigError("no judge model; give --model")
-    _each(folders, lambda folder: judge(folder, asked, settings=settings, majority=majority))
+
+    def judged(folder: Path) -> object:
+        if nemo_skills.is_results(folder):
+            raise ConfigError(
+                f"{folder}: NeMo-Skills' results are judged by its llm_math_judge; summarize reads what that wrote"
+            )
+        return judge(folder, asked, settings=settings, majority=majority)
+
+    _each(_benchmark_folders(folders), judged)
 
 
 @app.command(
@@ -327,22 +366,23 @@ def summarize(
     settings: Settings = None,
 ) -> None:
     from evalcore import nemo_skills
-    from evalcore.manifest import benchmark_folders
     from evalcore.report import as_markdown, as_text
     from evalcore.summarize import Scorecard, summarize
 
     cards: list[Scorecard] = []
     failures: list[str] = []
-    for folder in folders:
-        is_theirs = nemo_skills.is_results(folder)
-        for benchmark in [folder] if is_theirs else benchmark_folders(folder):
-            try:
-                if is_theirs:
-                    cards += nemo_skills.summarize(benchmark)
-                else:
-                    cards.append(summarize(benchmark, settings=settings))
-            except EvalError as error:
-                failures.append(str(error))
+    for folder in _benchmark_folders(folders):
+        try:
+            if not nemo_skills.is_results(folder):
+                cards.append(summarize(folder, settings=settings))
+            elif settings:
+                raise ConfigError(
+                    f"{folder}: --settings is for folders with a manifest; NeMo-Skills' have none"
+                )
+            else:
+                cards.append(nemo_skills.summarize(folder))
+        except EvalError as error:
+            failures.append(str(error))
     typer.echo(as_markdown(cards) if markdown else as_text(cards), nl=False)
     if failures:
         raise EvalError("; ".join(failures))
@@ -381,19 +421,16 @@ def equal(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: standard output.")] = None,
     grader: Annotated[str, typer.Option(help="math, multiple_choice or exact.")] = "math",
     option: Annotated[list[str] | None, typer.Option(help="A grader option, as percent=value.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default: one for each core.", min=1)] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for one pair.", min=0.1)] = 2.0,
+    workers: Workers = None,
+    timeout: Timeout = PAIR_SECONDS,
 ) -> None:
     import orjson
 
     from evalcore.equal import Counts, equal
-    from evalcore.grading import check_options
+    from evalcore.records import written_whole
 
     counts = Counts()
-    if output and output.exists() and output.samefile(file):
-        raise ConfigError(f"--output {output} is the file to read; give another one")
-    check_options(grader, _options(option))  # before the output is opened, and so emptied
-    with output.open("wb") if output else nullcontext(sys.stdout.buffer) as stream:
+    with written_whole(output) if output else nullcontext(sys.stdout.buffer) as stream:
         for row in equal(file, grader=grader, options=_options(option), workers=workers, timeout=timeout):
             counts = counts.plus(row)
             stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))

@@ -1,65 +1,60 @@
 """NeMo-Skills' result folders, read as they are: ``eval-results/<benchmark>/output-rs0.jsonl``.
 
->>> [card.benchmark for card in summarize(Path("openmath-eval/eval-results"))]
+>>> [summarize(folder).benchmark for folder in benchmark_folders(Path("openmath-eval/eval-results"))]
 ['aime24', 'gsm8k']
 
 A line is one problem, and line i of every file is the same problem: ``output-greedy.jsonl`` (or
 ``output.jsonl``) holds greedy answers and ``output-rs<seed>.jsonl`` one sample each; a file that is still in
 pieces is ``output-rs<seed>_chunk_<n>.jsonl``. Their files are never written. ``grade`` puts our verdicts into
-``grades/`` beside them, keyed by line and sample, and ``summarize`` takes those where they are there.
-Where numbers differ from NeMo-Skills' own: a judgement without a verdict is missing, not wrong, and a
-vote groups answers by value, not by text.
+``grades/`` beside them, keyed by line and sample, and ``summarize`` takes those, or theirs where not every row
+has one of ours. Where numbers differ from NeMo-Skills' own: a judgement without a verdict is missing, not
+wrong, and a vote groups answers by value, not by text.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic import ValidationError
 
 from evalcore import grading
+from evalcore.benchmarks import benchmark_names, load_benchmark
 from evalcore.errors import ResultsError
 from evalcore.grade import GradeSummary, grade_rows
+from evalcore.grading import Options
 from evalcore.grading.pool import DEFAULT_TIMEOUT
 from evalcore.judge import parse_verdict
 from evalcore.manifest import GRADES, Grading
-from evalcore.records import GREEDY, Row, read_rows
+from evalcore.records import GREEDY, Row, read_keys, read_rows, write_file
 from evalcore.summarize import Scorecard, score
 from evalcore.tally import Tally, plain_name, vote_of
 
+log = logging.getLogger(__name__)
+
+_GRADING = "grading.json"
 _OUTPUT = re.compile(r"output(?:-greedy|-rs(?P<seed>\d+))?(?:_chunk_(?P<chunk>\d+))?\.jsonl")
 _NUMBERS_DEPEND_ON = {"num_generated_tokens": (int, float), "cluster": (str, int)}
 
 
-def is_results(folder: Path) -> bool:
-    """Whether a folder, one of its folders, or ``eval-results`` in it, holds NeMo-Skills' output files."""
-    return bool(_benchmark_folders(folder))
-
-
-def summarize(folder: Path) -> list[Scorecard]:
-    """One scorecard for each benchmark folder at or below ``folder``, sorted by name.
-
-    Raises:
-        ResultsError: no output files, a line that is no row or has a field that cannot be used, or files
-            that differ in their problems.
-    """
-    folders = _benchmark_folders(folder)
-    if not folders:
-        raise ResultsError(f"{folder}: no output-greedy.jsonl or output-rs<N>.jsonl here or one level below")
-    return [_summarize_benchmark(benchmark) for benchmark in folders]
-
-
-def _benchmark_folders(folder: Path) -> list[Path]:
+def benchmark_folders(folder: Path) -> list[Path]:
+    """The folders with NeMo-Skills' output files: this one, else those in it, else those in ``eval-results``."""
     for root in (folder, folder / "eval-results"):
         if _output_files(root).files:
             return [root]
         if found := [child for child in sorted(root.glob("*/")) if _output_files(child).files]:
             return found
     return []
+
+
+def is_results(folder: Path) -> bool:
+    """Whether a folder, one of its folders, or ``eval-results`` in it, holds NeMo-Skills' output files."""
+    return bool(benchmark_folders(folder))
 
 
 class _Outputs(NamedTuple):
@@ -74,8 +69,9 @@ class _Outputs(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of names, sizes and times: other files have other grades."""
-        stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for _, files in self.files for f in files]
+        """Of names, sizes, times and inodes: other files have other grades."""
+        found = [(f.name, f.stat()) for _, files in self.files for f in files]
+        stats = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found]
         return hashlib.sha256(orjson.dumps(stats)).hexdigest()
 
 
@@ -98,43 +94,82 @@ def _output_files(folder: Path) -> _Outputs:
 
 
 def grade(
-    folder: Path, *, workers: int | None = None, timeout: float = DEFAULT_TIMEOUT
-) -> list[tuple[Path, GradeSummary]]:
-    """Grade the responses of each benchmark at or below a folder with our math grader, into ``grades/``.
+    folder: Path,
+    *,
+    grader: str | None = None,
+    options: Options | None = None,
+    workers: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> GradeSummary:
+    """Grade the responses of a benchmark folder, into ``grades/``; what is graded so already is kept.
+
+    grader, options: by default those of our benchmark of the folder's name, or ``math`` without options.
 
     Raises:
-        ResultsError: as ``summarize``; or a row without a response or a reference.
+        ConfigError: no such grader or option.
+        ResultsError: no output files, or a row that ``summarize`` would not take, or without a response or a
+            reference.
     """
-    found = []
-    for benchmark in _benchmark_folders(folder):
-        outputs = _output_files(benchmark)
-        total = sum(1 for _ in _rows(outputs))
-        part, by = _grading(outputs)
-        rows = _with_responses(outputs)
-        summary = grade_rows(
-            rows,
-            total,
-            benchmark,
-            part,
-            by,
-            name=plain_name(benchmark.name),
-            workers=workers,
-            timeout=timeout,
-        )
-        found.append((benchmark, summary))
-    return found
+    outputs = _output_files(folder)
+    by = _grading(folder, grader, options)
+    log.info("%s: graded by %s%s", folder, by.grader, f" with {by.options}" if by.options else "")
+    total = sum(1 for _ in _rows(outputs))
+    part = _part(outputs, by)
+    summary = grade_rows(
+        _with_responses(outputs),
+        total,
+        folder,
+        part,
+        by,
+        name=plain_name(folder.name),
+        workers=workers,
+        timeout=timeout,
+    )
+    # What the next summary takes; the last to be asked for counts.
+    write_file(folder / GRADES / _GRADING, by.model_dump_json().encode())
+    return summary
 
 
-def _grading(outputs: _Outputs) -> tuple[str, Grading]:
-    """The part of ``grades/`` that is about these files, and what makes it."""
-    by = Grading(grader="math", options={}, version=grading.VERSION)
+def _grading(folder: Path, grader: str | None, options: Options | None) -> Grading:
+    name = plain_name(folder.resolve().name)
+    if grader is None and name in benchmark_names():
+        benchmark = load_benchmark(name)
+        grader, defaults = benchmark.grader, benchmark.grader_options
+    else:
+        grader, defaults = grader or "math", {}
+    chosen = {**defaults, **(options or {})}
+    grading.check_options(grader, chosen)
+    return Grading(grader=grader, options=chosen, version=grading.VERSION)
+
+
+def _part(outputs: _Outputs, by: Grading) -> str:
+    """The part of ``grades/`` that is about these files and made by this grading."""
     content = orjson.dumps([by.model_dump(), outputs.digest], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(content).hexdigest()[:12], by
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _our_grades(folder: Path, outputs: _Outputs, total: int) -> tuple[Grading, str] | None:
+    """Our grading of a folder and its part, if it is of every row of these files; else None."""
+    try:
+        by = Grading.model_validate_json((folder / GRADES / _GRADING).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise ResultsError(f"{folder / GRADES / _GRADING}: unreadable; delete it and grade again") from error
+    part = _part(outputs, by)
+    if (graded := len(read_keys(folder / GRADES, part))) < total or by.version != grading.VERSION:
+        log.warning(
+            "%s: the table is of NeMo-Skills' verdicts, since only %s of %s rows are graded as they are now;"
+            " run `evalcore grade %s`",
+            *(folder, f"{graded:,}", f"{total:,}", folder),
+        )
+        return None
+    return by, part
 
 
 def _with_responses(outputs: _Outputs) -> Iterator[Row]:
     for place, index, sample, row in _rows(outputs):
-        if not isinstance(row.get("generation"), str) or row.get("expected_answer") is None:
+        if "generation" not in row or row.get("expected_answer") is None:
             raise ResultsError(f"{place}: a row without generation or expected_answer")
         yield {**row, "problem_id": str(index), "sample": sample}
 
@@ -149,8 +184,16 @@ def _rows(outputs: _Outputs) -> Iterator[tuple[str, int, int, Row]]:
                 index += 1
 
 
-def _summarize_benchmark(folder: Path) -> Scorecard:
+def summarize(folder: Path) -> Scorecard:
+    """The scorecard of a benchmark folder.
+
+    Raises:
+        ResultsError: no output files, a line that is no row or has a field that cannot be used, or files
+            that differ in their problems.
+    """
     outputs = _output_files(folder)
+    if not outputs.files:
+        raise ResultsError(f"{folder}: no output-greedy.jsonl or output-rs<N>.jsonl")
     tallies: list[Tally] = []
     problems: list[Any] = []
     judged = False
@@ -162,11 +205,12 @@ def _summarize_benchmark(folder: Path) -> Scorecard:
             raise ResultsError(f"{place}: not the problem that the other files of {folder} have in this line")
         _add(tallies[index], sample, row)
         judged = judged or "judgement" in row or "judge_correct" in row
-    part, by = _grading(outputs)
-    for row in read_rows(folder / GRADES, part):
-        tallies[int(row["problem_id"])].add_grade(
-            row["sample"], vote_of(row, by.grader), row["symbolic_correct"]
-        )
+    if ours := _our_grades(folder, outputs, sum(tally.generated for tally in tallies)):
+        by, part = ours
+        for row in read_rows(folder / GRADES, part):
+            tallies[int(row["problem_id"])].add_grade(
+                row["sample"], vote_of(row, by.grader), row["symbolic_correct"]
+            )
     return score(
         tallies,
         benchmark=plain_name(folder.name),
@@ -201,7 +245,8 @@ def _add(tally: Tally, sample: int, row: Row) -> None:
         answer = row.get("predicted_answer")
         verdict = row["symbolic_correct"] if "symbolic_correct" in row else row["is_correct"]
         plain = {"predicted_answer": None if answer in (None, "") else str(answer)}
-        tally.add_grade(sample, vote_of(plain, "math"), _verdict(verdict))
+        is_read = "predicted_answer" in row
+        tally.add_grade(sample, vote_of(plain, "math"), _verdict(verdict), is_read=is_read)
     if "judge_correct" in row:
         tally.add_judgement(sample, _verdict(row["judge_correct"]))
     elif "judgement" in row:

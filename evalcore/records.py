@@ -19,10 +19,10 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import orjson
 
@@ -168,13 +168,32 @@ class PartWriter:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a whole file or nothing: temp file in the same folder, then rename. ResultsError if it cannot."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a whole file or nothing. ResultsError if it cannot be written."""
+    with written_whole(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream to a file that is there once all is written: till then in the same folder, under another name.
+
+    What is no plain file (``/dev/stdout``) is written as it comes.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    is_special = path.exists() and not path.is_file()
+    temporary = path if is_special else path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ResultsError(f"cannot write {path}: {error.strerror}") from error
+        with temporary.open("wb") as stream:
+            yield stream
+        if not is_special:
+            temporary.replace(path)
+    except BaseException as error:
+        if not is_special:
+            with suppress(OSError):
+                temporary.unlink()
+        if isinstance(error, OSError):
+            raise ResultsError(f"cannot write {path}: {error.strerror}") from error
+        raise

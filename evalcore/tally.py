@@ -48,6 +48,7 @@ class Tally:
         "symbolic",
         "tokens",
         "truncated",
+        "unread",
     )
 
     def __init__(self, samples: int, row: Row) -> None:
@@ -62,6 +63,7 @@ class Tally:
         self.answers: list[str | None] = [None] * size
         self.symbolic = bytearray(size)
         self.judge = bytearray(size)
+        self.unread = bytearray(size)
         self.failed = self.truncated = 0
 
     def add_generation(self, row: Row) -> None:
@@ -73,10 +75,11 @@ class Tally:
             self.failed += 1
         self.truncated += row.get("finish_reason") == "length"
 
-    def add_grade(self, sample: int, vote: str | None, correct: bool | None) -> None:
-        """vote: see ``vote_of``."""
+    def add_grade(self, sample: int, vote: str | None, correct: bool | None, *, is_read: bool = True) -> None:
+        """vote: see ``vote_of``. is_read False: nobody says what the answer was, or whether there was one."""
         self.answers[sample - GREEDY] = vote
         self.symbolic[sample - GREEDY] = _CODE[correct]
+        self.unread[sample - GREEDY] = not is_read
 
     def add_judgement(self, sample: int, correct: bool | None) -> None:
         self.judge[sample - GREEDY] = _CODE[correct]
@@ -126,7 +129,7 @@ class Tally:
 
     def graded_and_answered(self, part: slice) -> tuple[int, int]:
         """The samples a grader has read, and those of them in which it found an answer."""
-        graded = sum(map(bool, self.symbolic[part]))
+        graded = sum(map(bool, self.symbolic[part])) - sum(self.unread[part])
         answers = self.answers[part]
         return graded, len(answers) - answers.count(None)
 
@@ -136,6 +139,8 @@ class Tally:
         What the column's grader found correct equals the reference, and so each other: those answers
         vote together.
         """
+        if any(self.unread[part]):
+            return math.nan
         graded = sum(map(bool, self.symbolic[part]))
         votes = Counter(zip(self.answers[part], self.grades(column, part), strict=True))
         right = {answer for answer, grade in votes if grade == _RIGHT}

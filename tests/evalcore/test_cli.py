@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from evalcore import cli
+from evalcore import cli, nemo_skills
 from evalcore.grading.pool import DEFAULT_TIMEOUT
 from evalcore.manifest import GENERATIONS
+from evalcore.metrics import Estimate
 from evalcore.records import PartWriter, read_part
 from evalcore.serving.embedded import running
 from evalcore.summarize import summarize
@@ -224,11 +225,20 @@ def test_the_installed_command_is_one_line_on_standard_error_too(tmp_path: Path)
     assert result.stderr == f"evalcore: error: checkpoint {tmp_path}/nowhere: no such folder\n"
 
 
-def test_equal_does_not_write_over_what_it_reads(refused: Refused, tmp_path: Path) -> None:
+def test_equal_writes_its_output_whole_or_not_at_all_even_over_what_it_reads(
+    refused: Refused, tmp_path: Path
+) -> None:
     file = tmp_path / "pairs.jsonl"
+    torn = '{"gold": "1", "pred": "1"}\n{"gold": "2"}\n'
+    file.write_text(torn)
+    assert f"{file}:2: no pred" in refused("equal", file, "--output", file)
+    assert file.read_text() == torn
     file.write_text('{"gold": "1", "pred": "1"}\n')
-    assert "is the file to read; give another one" in refused("equal", file, "--output", file)
-    assert file.read_text() == '{"gold": "1", "pred": "1"}\n'
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["equal", str(file), "--output", str(file)])
+    assert not exit_.value.code
+    assert json.loads(file.read_text())["equal"] is True
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_equal_with_a_wrong_option_leaves_the_output_as_it_is(refused: Refused, tmp_path: Path) -> None:
@@ -237,3 +247,34 @@ def test_equal_with_a_wrong_option_leaves_the_output_as_it_is(refused: Refused, 
     output.write_text("before\n")
     assert "unknown option" in refused("equal", file, "--output", output, "--option", "bad=1")
     assert output.read_text() == "before\n"
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """NeMo-Skills' results of two benchmarks, the first of which has a line that is no row."""
+    row = {"problem": "p", "expected_answer": "D", "generation": "\\boxed{1}\nAnswer: D"}
+    for name, lines in (("bad", "7\n"), ("good", json.dumps(row) + "\n")):
+        (tmp_path / "eval-results" / name).mkdir(parents=True)
+        (tmp_path / "eval-results" / name / "output-rs0.jsonl").write_text(lines)
+    return tmp_path
+
+
+def test_a_bad_folder_of_theirs_does_not_lose_the_others(refused: Refused, theirs: Path) -> None:
+    error = refused("grade", theirs, "--grader", "multiple_choice")
+    assert "bad/output-rs0.jsonl:1: not a row" in error
+    card = nemo_skills.summarize(theirs / "eval-results" / "good")
+    assert card.subsets[0].modes[-1].symbolic_correct == Estimate(1.0, None, 1)
+
+
+def test_what_does_not_go_with_a_folder_is_refused(refused: Refused, theirs: Path, tmp_path: Path) -> None:
+    good = theirs / "eval-results" / "good"
+    assert "NeMo-Skills' have none" in refused("grade", good, "--settings", "0" * 12)
+    assert "NeMo-Skills' have none" in refused("summarize", good, "--settings", "0" * 12)
+    assert "judged by its llm_math_judge" in refused("judge", good, "--model", "gpt")
+    assert not (good / "grades").exists()
+    ours = tmp_path / "ours"
+    assert "its manifest names the grader" in refused("grade", ours, "--grader", "exact")
+
+
+def test_the_time_limit_of_a_pair_is_the_same_everywhere() -> None:
+    assert cli.PAIR_SECONDS == DEFAULT_TIMEOUT

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalcore import nemo_skills
-from evalcore.errors import ResultsError
+from evalcore.errors import ConfigError, ResultsError
 from evalcore.metrics import Estimate
 from evalcore.records import GREEDY
 from evalcore.summarize import Mode, Scorecard, summarize
@@ -28,6 +29,10 @@ def line(problem: str, answer: str | None, correct: bool, **more: Any) -> dict[s
 
 def modes(card: Scorecard) -> dict[str, Mode]:
     return {mode.evaluation_mode: mode for mode in card.subsets[0].modes}
+
+
+def summarized(folder: Path) -> list[Scorecard]:
+    return [nemo_skills.summarize(found) for found in nemo_skills.benchmark_folders(folder)]
 
 
 ANSWERS = {
@@ -50,7 +55,7 @@ def test_the_same_rows_give_the_same_numbers_as_a_folder_of_ours(tmp_path: Path)
         for i, answer in enumerate(answers)
     ]
     expected = summarize(write(tmp_path / "ours", manifest(3, 10, greedy=True), ours))
-    [card] = nemo_skills.summarize(tmp_path)
+    [card] = summarized(tmp_path)
     assert card.subsets == expected.subsets
     assert card.complete
     assert (card.benchmark, card.samples, card.greedy, card.checkpoint) == ("toy", 10, True, None)
@@ -62,7 +67,7 @@ def test_greedy_files_of_both_names_and_the_old_field(tmp_path: Path, name: str)
     write_lines(
         tmp_path / "gsm8k" / name, [*old, {"problem": "b", "predicted_answer": "2", "is_correct": False}]
     )
-    [card] = nemo_skills.summarize(tmp_path / "gsm8k")
+    [card] = summarized(tmp_path / "gsm8k")
     assert modes(card)["greedy"].symbolic_correct == Estimate(0.5, 0.5, 2)
 
 
@@ -83,7 +88,7 @@ def test_judgements_are_read_from_the_text(
     tmp_path: Path, judgement: str | None, correct: float | None
 ) -> None:
     write_lines(tmp_path / "hle" / "output-rs0.jsonl", [line("a", "x", False, judgement=judgement)])
-    [card] = nemo_skills.summarize(tmp_path)
+    [card] = summarized(tmp_path)
     found = modes(card)["pass@1[1]"].judge_correct
     assert card.judged
     assert (found and found.value) == correct
@@ -93,7 +98,7 @@ def test_judgements_are_read_from_the_text(
 def test_a_judge_verdict_is_taken_before_its_text(tmp_path: Path) -> None:
     row = line("a", "x", False, judgement="Judgement: Yes", judge_correct=False)
     write_lines(tmp_path / "output-rs0.jsonl", [row])
-    found = modes(nemo_skills.summarize(tmp_path)[0])["pass@1[1]"].judge_correct
+    found = modes(summarized(tmp_path)[0])["pass@1[1]"].judge_correct
     assert found == Estimate(0.0, None, 1)
 
 
@@ -102,7 +107,7 @@ def test_subsets_and_several_benchmarks(tmp_path: Path) -> None:
     write_lines(tmp_path / "comp-math-24-25" / "output-rs0.jsonl", rows)
     write_lines(tmp_path / "amc23" / "output.jsonl", rows[:1])
     (tmp_path / "logs").mkdir()
-    cards = nemo_skills.summarize(tmp_path)
+    cards = summarized(tmp_path)
     assert [card.benchmark for card in cards] == ["amc23", "comp-math-24-25"]
     names = [subset.name for subset in cards[1].subsets]
     assert names == ["comp-math-24-25-all", "comp-math-24-25-aime24", "comp-math-24-25-aime25"]
@@ -110,13 +115,13 @@ def test_subsets_and_several_benchmarks(tmp_path: Path) -> None:
 
 def test_a_folders_name_cannot_break_a_table(tmp_path: Path) -> None:
     write_lines(tmp_path / "a|b\n\x1b[2J# c" / "output.jsonl", [line("a", "1", True)])
-    assert [card.benchmark for card in nemo_skills.summarize(tmp_path)] == ["a-b---2J- c"]
+    assert [card.benchmark for card in summarized(tmp_path)] == ["a-b---2J- c"]
 
 
 def test_a_file_that_is_still_being_written_makes_the_card_incomplete(tmp_path: Path) -> None:
     write_lines(tmp_path / "output-rs0.jsonl", [line("a", "1", True), line("b", "1", True)])
     write_lines(tmp_path / "output-rs1.jsonl", [line("a", "1", True)])
-    [card] = nemo_skills.summarize(tmp_path)
+    [card] = summarized(tmp_path)
     assert not card.complete
     assert card.subsets[0].counts.expected == 4
     assert modes(card)["pass@2"].symbolic_correct == Estimate(1.0, None, 1)
@@ -124,7 +129,7 @@ def test_a_file_that_is_still_being_written_makes_the_card_incomplete(tmp_path: 
 
 def test_generations_without_grades_are_ungraded_not_wrong(tmp_path: Path) -> None:
     write_lines(tmp_path / "output-rs0.jsonl", [{"problem": "a", "generation": "…"}])
-    [card] = nemo_skills.summarize(tmp_path)
+    [card] = summarized(tmp_path)
     assert card.subsets[0].counts.ungraded == 1
     assert modes(card)["pass@1[1]"].symbolic_correct is None
 
@@ -134,7 +139,7 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
     write_lines(tmp_path / "output-rs0.jsonl", [line("a", "1", True)])
     (tmp_path / "output-rs1.jsonl").write_text(text)
     with pytest.raises(ResultsError, match=r"output-rs1\.jsonl:1: "):
-        nemo_skills.summarize(tmp_path)
+        summarized(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_a_field_that_cannot_be_used_is_named(tmp_path: Path, field: str, value:
     rows = [line("a", "1", True), line("b", "1", True, **{field: value})]
     write_lines(tmp_path / "output-rs0.jsonl", rows)
     with pytest.raises(ResultsError) as error:
-        nemo_skills.summarize(tmp_path)
+        summarized(tmp_path)
     assert str(error.value) == f"{tmp_path}/output-rs0.jsonl:2: {message}"
 
 
@@ -159,13 +164,13 @@ def test_a_field_that_cannot_be_used_is_named(tmp_path: Path, field: str, value:
 def test_a_line_that_is_no_object_is_named(tmp_path: Path, line_: str) -> None:
     (tmp_path / "output.jsonl").write_bytes(f"{line_}\n".encode(errors="surrogateescape"))
     with pytest.raises(ResultsError, match=r"output\.jsonl:1: not (a row|JSON)"):
-        nemo_skills.summarize(tmp_path)
+        summarized(tmp_path)
 
 
 def test_tokens_may_be_unknown_or_a_float(tmp_path: Path) -> None:
     tokens = [12.0, None, 6]
     write_lines(tmp_path / "output.jsonl", [line(str(n), "1", True, num_generated_tokens=n) for n in tokens])
-    found = modes(nemo_skills.summarize(tmp_path)[0])["greedy"].avg_tokens
+    found = modes(summarized(tmp_path)[0])["greedy"].avg_tokens
     assert found == Estimate(9.0, pytest.approx(3.0), 2)
 
 
@@ -176,7 +181,7 @@ def test_clusters_are_told_apart_by_number_too(tmp_path: Path) -> None:
         tmp_path / "texts" / "output.jsonl", [{**row, "cluster": f"c{row['cluster']}"} for row in rows]
     )
     write_lines(tmp_path / "without" / "output.jsonl", [{**row, "cluster": None} for row in rows])
-    errors = [modes(card)["greedy"].symbolic_correct.std_err for card in nemo_skills.summarize(tmp_path)]  # type: ignore[union-attr]
+    errors = [modes(card)["greedy"].symbolic_correct.std_err for card in summarized(tmp_path)]  # type: ignore[union-attr]
     assert errors[0] == errors[1] != errors[2]
 
 
@@ -195,11 +200,11 @@ def test_chunks_are_read_in_their_order_until_the_whole_file_is_there(tmp_path: 
     for chunk in range(11):
         write_lines(folder / f"output-rs0_chunk_{chunk}.jsonl", rows[chunk : chunk + 1])
     write_lines(folder / "output-rs1.jsonl", rows[:11])  # the same problems in the same order
-    [card] = nemo_skills.summarize(folder)
+    [card] = summarized(folder)
     assert (card.samples, modes(card)["pass@1[2]"].num_entries) == (2, 11)
     write_lines(folder / "output-rs0.jsonl", rows)
     write_lines(folder / "output-rs1.jsonl", rows)
-    [card] = nemo_skills.summarize(folder)
+    [card] = summarized(folder)
     assert modes(card)["pass@1[2]"].num_entries == 12
 
 
@@ -213,22 +218,22 @@ def test_our_grades_take_the_place_of_theirs_and_nothing_of_theirs_changes(tmp_p
     write_lines(folder / "output-rs0.jsonl", rows)
     write_lines(folder / "output-greedy.jsonl", rows)
     before = {file: file.read_bytes() for file in folder.iterdir()}
-    [(graded, summary)] = nemo_skills.grade(tmp_path, workers=1)
-    assert (graded, summary.rows, summary.new, summary.correct, summary.no_answer) == (folder, 6, 6, 4, 2)
+    summary = nemo_skills.grade(folder, workers=1)
+    assert (summary.rows, summary.new, summary.correct, summary.no_answer) == (6, 6, 4, 2)
     assert {file: file.read_bytes() for file in before} == before
-    [card] = nemo_skills.summarize(tmp_path)
+    [card] = summarized(tmp_path)
     assert modes(card)["greedy"].symbolic_correct == Estimate(2 / 3, pytest.approx(1 / 3), 3)
-    assert nemo_skills.grade(tmp_path, workers=1)[0][1].new == 0
+    assert nemo_skills.grade(folder, workers=1).new == 0
 
 
 def test_other_responses_are_graded_anew(tmp_path: Path) -> None:
     file = tmp_path / "toy" / "output-rs0.jsonl"
     write_lines(file, [line("p0", "1", False, generation="\\boxed{1}")])
-    nemo_skills.grade(tmp_path, workers=1)
+    nemo_skills.grade(file.parent, workers=1)
     write_lines(file, [line("p0", "1", True, generation="\\boxed{2}, once more")])
-    assert modes(nemo_skills.summarize(tmp_path)[0])["pass@1[1]"].symbolic_correct == Estimate(1.0, None, 1)
-    assert nemo_skills.grade(tmp_path, workers=1)[0][1].new == 1
-    assert modes(nemo_skills.summarize(tmp_path)[0])["pass@1[1]"].symbolic_correct == Estimate(0.0, None, 1)
+    assert modes(summarized(tmp_path)[0])["pass@1[1]"].symbolic_correct == Estimate(1.0, None, 1)
+    assert nemo_skills.grade(file.parent, workers=1).new == 1
+    assert modes(summarized(tmp_path)[0])["pass@1[1]"].symbolic_correct == Estimate(0.0, None, 1)
 
 
 def test_a_row_without_a_response_cannot_be_graded(tmp_path: Path) -> None:
@@ -236,4 +241,81 @@ def test_a_row_without_a_response_cannot_be_graded(tmp_path: Path) -> None:
     del row["generation"]
     write_lines(tmp_path / "toy" / "output-rs0.jsonl", [row])
     with pytest.raises(ResultsError, match=r"output-rs0\.jsonl:1: a row without generation"):
-        nemo_skills.grade(tmp_path, workers=1)
+        nemo_skills.grade(tmp_path / "toy", workers=1)
+
+
+def test_a_folder_is_graded_as_our_benchmark_of_its_name_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    benchmarks = tmp_path / "include" / "benchmarks"
+    benchmarks.mkdir(parents=True)
+    (benchmarks / "quiz.yaml").write_text(
+        "name: quiz\ndescription: letters\nsource: {path: quiz.jsonl}\nprompt: tiny/arithmetic\n"
+        "grader: multiple_choice\nsamples: 1\n"
+    )
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path / "include"))
+    rows = [line("p0", "D", False, generation="\\boxed{x = 2}\n\nAnswer: D", expected_answer="D")]
+    for name in ("quiz", "unheard-of"):
+        write_lines(tmp_path / name / "output-rs0.jsonl", rows)
+    caplog.set_level("INFO")
+    assert nemo_skills.grade(tmp_path / "quiz", workers=1).correct == 1
+    assert f"{tmp_path / 'quiz'}: graded by multiple_choice" in caplog.messages
+    assert nemo_skills.grade(tmp_path / "unheard-of", workers=1).correct == 0
+    assert nemo_skills.grade(tmp_path / "unheard-of", grader="multiple_choice", workers=1).correct == 1
+    assert modes(nemo_skills.summarize(tmp_path / "unheard-of"))["pass@1[1]"].symbolic_correct == Estimate(
+        1.0, None, 1
+    ), "the last grading counts"
+    with pytest.raises(ConfigError, match="unknown option 'extrat'"):
+        nemo_skills.grade(tmp_path / "quiz", options={"extrat": "boxed"})
+
+
+def test_a_response_that_is_null_is_no_answer(tmp_path: Path) -> None:
+    rows = [line("p0", "1", True, generation=None), line("p1", "1", True, generation="\\boxed{1}")]
+    write_lines(tmp_path / "toy" / "output.jsonl", rows)
+    summary = nemo_skills.grade(tmp_path / "toy", workers=1)
+    assert (summary.correct, summary.no_answer) == (1, 1)
+
+
+def test_a_folder_that_is_graded_in_part_shows_their_verdicts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "toy"
+    rows = [line(f"p{i}", "1", True, generation="\\boxed{2}") for i in range(3)]
+    write_lines(folder / "output-rs0.jsonl", rows)
+    nemo_skills.grade(folder, workers=1)
+    assert modes(nemo_skills.summarize(folder))["pass@1[1]"].symbolic_correct == Estimate(0.0, 0.0, 3)
+    assert not caplog.messages
+    [part] = (folder / "grades").glob("*.jsonl")
+    part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:2]))
+    assert modes(nemo_skills.summarize(folder))["pass@1[1]"].symbolic_correct == Estimate(1.0, 0.0, 3)
+    assert "only 2 of 3 rows are graded" in caplog.text
+
+
+def test_without_predicted_answers_nothing_is_said_of_missing_ones(tmp_path: Path) -> None:
+    rows = [line("p0", "1", True), line("p1", "1", False)]
+    for row in rows:
+        del row["predicted_answer"]
+    write_lines(tmp_path / "output-rs0.jsonl", rows)
+    write_lines(tmp_path / "output-rs1.jsonl", rows)
+    found = modes(nemo_skills.summarize(tmp_path))
+    assert found["pass@1[2]"].symbolic_correct == Estimate(0.5, 0.5, 2)
+    assert found["pass@1[2]"].no_answer is None
+    assert found["majority@2"].symbolic_correct is None
+
+
+def test_a_file_written_anew_with_the_same_size_and_time_is_another(tmp_path: Path) -> None:
+    file = tmp_path / "toy" / "output-rs0.jsonl"
+    write_lines(file, [line("p0", "1", False, generation="\\boxed{1}")])
+    assert nemo_skills.grade(file.parent, workers=1).correct == 1
+    stat = file.stat()
+    other = file.with_name("copy")
+    other.write_bytes(file.read_bytes().replace(b"boxed{1}", b"boxed{2}"))
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(file)
+    assert nemo_skills.grade(file.parent, workers=1).correct == 0
+
+
+def test_of_two_greedy_files_the_one_that_says_so_counts(tmp_path: Path) -> None:
+    write_lines(tmp_path / "output.jsonl", [line("a", "1", False)])
+    write_lines(tmp_path / "output-greedy.jsonl", [line("a", "1", True)])
+    assert modes(nemo_skills.summarize(tmp_path))["greedy"].symbolic_correct == Estimate(1.0, None, 1)
