@@ -11,6 +11,10 @@ MAX_CELLS = 100
 MAX_ITEMS = 200
 
 _DIGITS = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+# Between answers, elements, the parts of a union, the rows of a matrix.
+_SEPARATOR = re.compile(
+    r"[,;∪∩∨∧]|\\(?:cup|cap|lor|vee|land|wedge|\\)|(?<![A-Za-z])(?:and|or|U)(?![A-Za-z])", re.IGNORECASE
+)
 
 
 def out_of_reach(text: str) -> str | None:
@@ -37,8 +41,9 @@ def out_of_bounds(text: str) -> str | None:
         return "too many powers"
     if text.count("&") > MAX_CELLS:
         return f"too many cells ({text.count('&')})"
-    if text.count(",") + text.count(";") > MAX_ITEMS:
-        return f"too many items ({text.count(',')})"
+    # No text is looked through that is too short for them.
+    if len(text) > MAX_ITEMS and (separators := len(_SEPARATOR.findall(text))) > MAX_ITEMS:
+        return f"too many items ({separators + 1})"
     if _DIGITS.search(text):
         return f"a number of more than {MAX_DIGITS} digits"
     return None
