@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evalcore.errors import ConfigError
-from evalcore.grading import choice, exact, math
+from evalcore.grading import choice, exact, extract, math
 from evalcore.grading.verdict import Equality, Extraction, Options
 
 __all__ = [
@@ -55,9 +55,9 @@ class Grader:
 
 
 GRADERS: dict[str, Grader] = {
-    "math": Grader(math.extract, math.quick, math.thorough, math.with_algebra, math.vote, math.OPTIONS),
+    "math": Grader(extract.by_options, math.quick, math.thorough, math.with_algebra, math.vote, math.OPTIONS),
     "multiple_choice": Grader(choice.extract, choice.quick, None, None, None, choice.OPTIONS),
-    "exact": Grader(exact.extract, exact.quick, None, None, None, exact.OPTIONS),
+    "exact": Grader(extract.by_options, exact.quick, None, None, None, extract.OPTIONS),
 }
 
 

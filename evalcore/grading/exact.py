@@ -9,21 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from evalcore.grading import extract as _extract
-from evalcore.grading.verdict import Equality, Extraction, Options
-
-OPTIONS = _extract.OPTIONS
+from evalcore.grading.verdict import Equality, Options
 
 _FONT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox)\s*\{([^{}]*)\}")
 _WRAPPED = re.compile(
     r"\*\*(.+)\*\*|\*(.+)\*|\$(.+)\$|`(.+)`|\"(.+)\"|'(.+)'|“(.+)”|‘(.+)’|\\\((.+)\\\)|(.*[^.\s])\s*\.",
     re.DOTALL,
 )
-
-
-def extract(generation: str, options: Options) -> Extraction:
-    """The answer of a response; options: ``extract: boxed`` (default) or ``relaxed``."""
-    return _extract.extract(generation, options.get("extract", OPTIONS["extract"][0]))
 
 
 def quick(answer: str, expected: str, options: Options) -> Equality:

@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from evalcore.grading.verdict import Extraction
+from evalcore.grading.verdict import Extraction, Options
 
 OPTIONS: dict[str, tuple[str, ...]] = {"extract": ("boxed", "relaxed")}
 
@@ -75,6 +75,11 @@ _COMMAND = re.compile(r"\\(?:text|mbox|mathrm)\s?\{[^{}]*\}|\\[A-Za-z]+|\b(?:and
 _WORD = re.compile(r"[A-Za-z]{2,}(?!\()")
 _LONGEST_SHORT_WORD = 3
 _LONGEST_LINE = 1000  # of an announced answer; what goes on for longer is no answer
+
+
+def by_options(generation: str, options: Options) -> Extraction:
+    """The answer of a response; options: ``extract: boxed`` (default) or ``relaxed``."""
+    return extract(generation, options.get("extract", OPTIONS["extract"][0]))
 
 
 def extract(text: str, mode: str) -> Extraction:

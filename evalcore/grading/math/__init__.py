@@ -16,13 +16,13 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from evalcore.grading import extract as _extract
+from evalcore.grading import extract
 from evalcore.grading.math.bounds import out_of_bounds, out_of_reach
 from evalcore.grading.math.spelling import normalize, squeezed
-from evalcore.grading.verdict import Equality, Extraction, Options
+from evalcore.grading.verdict import Equality, Options
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    **_extract.OPTIONS,
+    **extract.OPTIONS,
     # Is 10% equal to 0.1 alone, or to 10 as well, the sign being taken for a unit?
     "percent": ("either", "value"),
     # How many digits a decimal must show to stand for an exact value: 0.3333 for 1/3.
@@ -35,11 +35,6 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 _FRACTION = re.compile(
     r"([+-]?)(?:\\frac\{([+-]?\d{1,200})\}\{(\d{1,200})\}|(\d{1,200})/(\d{1,200}))", re.ASCII
 )
-
-
-def extract(generation: str, options: Options) -> Extraction:
-    """The answer of a response; options: ``extract: boxed`` (default) or ``relaxed``."""
-    return _extract.extract(generation, options.get("extract", OPTIONS["extract"][0]))
 
 
 def quick(answer: str, expected: str, options: Options) -> Equality | None:
@@ -98,7 +93,7 @@ def reading(answer: str) -> str:
 
 def reference(expected: str) -> str:
     """The normalised reference; some data sets leave its box, or the sentence, around it."""
-    return normalize(_extract.boxed(expected).answer or expected)
+    return normalize(extract.boxed(expected).answer or expected)
 
 
 def _numbers(answer: str, expected: str) -> Equality | None:

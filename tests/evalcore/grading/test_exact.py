@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evalcore.grading.exact import extract, quick
+from evalcore.grading import GRADERS
+from evalcore.grading.exact import quick
 
 SAME = [
     ("Paris", "Paris"),
@@ -49,6 +50,7 @@ def test_different(answer: str, expected: str) -> None:
 
 
 def test_extract() -> None:
+    extract = GRADERS["exact"].extract
     assert extract(r"It is \boxed{Paris}.", {}).answer == "Paris"
     assert extract("The answer is Paris.", {"extract": "relaxed"}).answer == "Paris"
     assert extract("The answer is Paris.", {}) == (None, "no box")
