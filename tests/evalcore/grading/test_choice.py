@@ -21,6 +21,9 @@ ANNOUNCED = [
     *["The answer is C", "The answer is (C).", "The answer is c.", "The correct answer is **C**.", "#### C"],
     *["The correct option is C.", "The best choice is (C)", "The answer is option C", "The answer choice is C"],
     *["The answer must be C", "The answer is therefore C.", "The answer to this question is C."],
+    *["Answer: [[C]]", "<answer>C</answer>", "<answer>\n(C) 12\n</answer> as above", "答案是C。", "Ans. (C)"],
+    *["The answer is probably C.", "The answer is most likely (C).", "The answer might be C.", '{"answer": "C"}'],
+    *["The correct answer among these is C.", "The answer (by elimination) is C.", "The answer is the letter C."],
     *["The answer is C because A is too small", "The answer is C (not D).", "Final Answer: The final answer is (C)"],
 ]  # fmt: skip
 
@@ -32,7 +35,14 @@ OTHERWISE = [
     ("Option C is correct. A is not.", "chosen"),
     ("So (C) is the correct answer.", "chosen"),
     ("It is even. Hence, C.", "chosen"),
+    ("It's C.", "chosen"),
+    ("I'd say C.", "chosen"),
+    ("It is even. Therefore, (C).", "chosen"),
+    ("I doubt that A is correct. It is C.", "chosen"),
     ("C", "alone on its line"),
+    ("c)", "alone on its line"),
+    ("[[C]]", "alone on its line"),
+    ("It is even.\nSelected option: C", "alone on its line"),
     ("(C)", "alone on its line"),
     ("C.", "alone on its line"),
     ("It is even.\n**C**\nI hope this helps.", "alone on its line"),
@@ -50,6 +60,12 @@ LETTERS = [
     (r"\boxed{B}, as \boxed{x = 5}", "B"),
     ("Answer: A. But 5 is odd. Answer: B", "B"),
     (r"The answer is \boxed{B}, not A.", "B"),
+    # Who corrects himself announces.
+    ("A. Wait, no: B", "B"),
+    ("The answer is A. Wait, no, it's B.", "B"),
+    ("The answer is A. Actually, (B).", "B"),
+    ("The answer is B. No, A is too small.", "B"),
+    ("There are no A. Answer: B", "B"),
     # What is said of the others announces nothing.
     ("The answer is B. Option A is wrong because it is negative.", "B"),
     ("The answer is B. A is correct only for n = 1.", "B"),
@@ -73,6 +89,8 @@ NONE = [
     *["The answer is a train", "Answer: I think it is hard", "A train leaves. I am late.", "Option A is wrong."],
     *["The answer is not A.", "The correct answer is not listed", "None of the options is correct", "Answer:"],
     *["I cannot answer this question.", "I'm sorry, as an AI I can't help.", "Neither A nor C is correct."],
+    *["It cannot be said that A is correct", "I don't think A is correct.", "It is not true that A is correct."],
+    *["It is unlikely that the answer is A.", "If the answer is A, then x = 5.", "There is no A.", "It is A-rated."],
     # Formulas and names.
     *[r"\boxed{x = 5}", r"\boxed{B = 5}", r"\boxed{AB}", r"\boxed{D(2,3)}", r"\boxed{C_2}", r"\boxed{A'}"],
     *[r"\boxed{A \cup B}", r"\boxed{\angle C}", "Answer: B = 5", "The answer is E = mc^2", "Answer: A^2"],

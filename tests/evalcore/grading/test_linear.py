@@ -20,6 +20,8 @@ UNITS = [
     *["{", "}", "{}", "\\", r"\boxed", r"\boxed ", r"\boxed{", r"\boxed{ ", r"\boxed{}", r"\boxed{x}", r"\text{"],
     *["<think>", "</think>", "$", "$ ", "$5 ", "$x\n", r"\(", r"\[", r"\(x\)", r"\(\["],
     *["answer is ", "answer: ", "answer to ", "answer ", "\nA: x ", "####", "#### 1", "#### x", "**answer**\n"],
+    *['"answer": "', "<answer>", r"\boxed 1", r"\boxed\a{{x}"],
+    *["答案", "no, ", "i.e. ", "which is 1 ", "1 hour and ", "**1", "**1**", "1 111", r"\begin{align}", r"&\\ "],
     *["so A", "A is ", "A", "A\n", "A, ", "A or ", "(A)\n", "answer: A or ", "because, "],
     *["```output\n", "```output\n1\n```\n"],
     *[" ", "\n", " \n", "\t", "\u3000", "*", "_", "'", "1", "1,", "1,111", "1/", "1:", "1 1", "2^", "x10^", "-", "é"],
@@ -31,6 +33,7 @@ AROUND = [
     ("the answer is $", "$"),
     (r"\boxed{", "}"),
     ("```output\n", "\n```"),
+    ("so A", "x"),
 ]
 
 EXTRACTIONS: list[tuple[str, dict[str, str]]] = [
