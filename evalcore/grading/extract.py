@@ -46,7 +46,7 @@ _JOINED = re.compile(r"\s*(?:[,;]\s*(?:(?:and|or)\b)?|(?:and|or)\b)\s*")
 _NUMBER = re.compile(
     r"(?<![\w.^])[-−]?[$€£]?√?"
     r"(?:(?:\d+(?:,\d{3})+|\d{1,3}(?:(?:[ \u00a0\u2009\u202f]|\\,|\{,\})\d{3})++(?!\d)|\d+)(?:\.\d+)?|\.\d+|[½⅓⅔¼¾])"
-    r"(?:(?:\s\d+)?/\d+|(?::\d+)+|e[-+]?\d+|(?:\s?(?:[x×*·]|\\times)\s?10)?(?:\^\{?[-−]?\d+\}?|⁻?[⁰¹²³⁴-⁹]+))?"
+    r"(?:(?:\s\d+)?/\d+|(?::\d+| : \d+)+|e[-+]?\d+|(?:\s?(?:[x×*·]|\\times)\s?10)?(?:\^\{?[-−]?\d+\}?|⁻?[⁰¹²³⁴-⁹]+))?"
     r"[½⅓⅔¼¾]?(?:√\d+)?(?:\s?(?:\\?%|π))?"
 )
 
@@ -86,12 +86,19 @@ _TRAILING = " *_`,;(✅✔✓🎉\ufe0f"
 # it is not, or about how much it is.
 _END = re.compile(
     r"(?P<again>,?\s(?:i\.e\.|namely|which\s(?:is|equals|gives|makes))[\s,:*]*)"
-    r"|(?<!\.[A-Za-z])\.(?:\s|$|<\|)|(?<=\.[A-Za-z])\.(?=\s+[A-Z]|\s*$)|!\s+(?=[A-Z])|。|\n|<\|"
+    r"|(?<!\.[A-Za-z])\.(?:\s|$|<\|)|(?<=\.[A-Za-z])\.(?=\s+[A-Z]|\s*$)|!\s+(?=[A-Z])|。|\n|<\||</|<[a-z_]{3,}>|\[/"
     r"|\b(?:since|because|which)\b|[,(]\s?(?:and\s|but\s)?not\b|,?\s(?:or|\()\s?(?:about|approximately|roughly)\b"
-    r"|;\s(?=[A-Za-z]{2,}\s[a-z])|,\s(?:with|where)\b"
+    r"|;\s(?=[A-Za-z]{2,}\s[a-z])|,\s(?:with|where|so)\b|\s(?:if|when)\b|[,(]\s?see\b"
+    r"|\s(?:at|for)\s(?=[a-z]\s?=)|\s[–—]\s(?=[A-Za-z]{3,}\s)(?!sin|cos|tan|log|sqrt)"
 )
 # What is said again has to be but a value: "the sum, which is 12."; and "5, which is 2 more than 3" has said it.
 _VALUE_ALONE = re.compile(rf"[$\\]|(?:{_NUMBER.pattern})(?:\s[A-Za-z]+){{0,2}}[*_]{{0,3}}\s*(?:[.,;\n]|$)")
+# "The answer is as follows:\\n$5$", "the answer is the point (2, 5)"; but not the number of $n$.
+_INTRODUCTION = re.compile(
+    r"(?:[A-Za-z,' ]{1,60}:[*_ ]*|(?:as\sfollows|(?:shown|given)\sbelow)\b[.:]?[*_ ]*)\n\s*"
+    r"|the\s(?:(?!(?:of|in|on|as|except|than|all|not)\b)[a-z]+\s){1,3}(?=[(\[{$]|\\[({\[])"
+)
+_QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]")
 _FEW_WORDS = 4
 _END_OF_PROOF = re.compile(r"(?:\$?\\(?:blacksquare|square|Box|qed)\$?|[∎■□]|\bQ\.?E\.?D\b\.?)\s*\Z")
 _LONGEST_END_OF_PROOF = 20
@@ -247,6 +254,8 @@ def _said(text: str, marker: re.Match[str]) -> str | None:
         return _json_value(text[marker.end() : marker.end() + _LONGEST_LINE])
     leading = _LEADING.match(text, marker.end())
     assert leading is not None
+    if introduction := _INTRODUCTION.match(text, leading.end()):
+        leading = introduction
     after = text[leading.end() : leading.end() + _LONGEST_LINE].partition("</answer>")[0]
     return _answer(after, sentences=bool(marker["colon"]))
 
@@ -278,6 +287,8 @@ def _answer(text: str, sentences: bool) -> str | None:
         and _VALUE_ALONE.match(text, stop.end())
     ):
         return _answer(text[stop.end() :], sentences)
+    if quoted := _QUOTED.fullmatch(sentence):
+        return quoted[1]
     if sentence[-1:] == ")" and "(" not in sentence and "[" not in sentence:  # (The answer is 5.)
         sentence = sentence[:-1]
     if number := _NUMBER_OF.match(sentence):
@@ -307,7 +318,7 @@ def _is_formula(sentence: str) -> bool:
 
 def nothing_else(text: str) -> Extraction | None:
     """The whole response, if it is but an answer: one short line that is no sentence."""
-    line = text.strip()
+    line = text.strip().lstrip("# ")
     if len(line) > _LONGEST_ANSWER or "\n" in line:
         return None
     words = _WORD.findall(_COMMAND.sub(" ", line))
