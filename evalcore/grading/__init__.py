@@ -50,7 +50,7 @@ class Grader:
     quick: Callable[[str, str, Options], Equality | None]
     thorough: Callable[[str, str, Options], Equality] | None
     algebra: Callable[[str, str, Options], Equality] | None
-    vote: Callable[[str], str] | None
+    vote: Callable[[str, Options], str] | None
     options: dict[str, tuple[str, ...]]
 
 

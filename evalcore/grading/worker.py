@@ -71,7 +71,7 @@ def main() -> None:
                     with_algebra = True
                     start += time.perf_counter() - pause
                 equality = _guarded(grader.algebra, answer, expected, options)
-            vote = None if equality.equal else _vote(grader, answer)
+            vote = None if equality.equal else _vote(grader, answer, options)
             milliseconds = round((time.perf_counter() - start) * 1000, 3)
             os.write(output, orjson.dumps([*equality, milliseconds, vote]) + b"\n")
             # The next pair shall have the same room.
@@ -110,10 +110,10 @@ def _guarded(compare: Compare, answer: str, expected: str, options: Options) -> 
         return Equality(None, f"crash: {type(error).__name__}")
 
 
-def _vote(grader: Grader, answer: str) -> str | None:
+def _vote(grader: Grader, answer: str, options: Options) -> str | None:
     """What a wrong answer votes for; None, so by its text, where that cannot be computed."""
     try:
-        return grader.vote(answer) if grader.vote else None
+        return grader.vote(answer, options) if grader.vote else None
     except (Exception, MemoryError, Refused):
         return None
 

@@ -68,11 +68,11 @@ def with_algebra(answer: str, expected: str, options: Options) -> Equality:
     return Comparison(options, algebra).equal(normalize(answer), reference(expected))
 
 
-def vote(answer: str) -> str:
+def vote(answer: str, options: Options) -> str:
     """A key that answers share if they mean the same; as unbounded as thorough."""
     from evalcore.grading.math.voting import key
 
-    return key(answer)
+    return key(answer, options)
 
 
 def reading(answer: str) -> str:

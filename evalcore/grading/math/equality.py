@@ -25,6 +25,7 @@ from evalcore.grading.math.meaning import (
     assigned,
     chain_values,
     expanded,
+    is_letter,
     is_scalar,
     items,
     member_of,
@@ -45,7 +46,6 @@ from evalcore.grading.math.nodes import (
     Relation,
     Sequence,
     SetOf,
-    Symbol,
     Words,
     children,
     symbols,
@@ -104,7 +104,7 @@ class Comparison:
         if a == b:
             return True
         a, b = expanded(a), expanded(b)
-        if isinstance(a, Words) or isinstance(b, Words) or (_is_letter(a) and _is_letter(b)):
+        if isinstance(a, Words) or isinstance(b, Words) or (is_letter(a) and is_letter(b)):
             return as_words(a) == as_words(b)
         if isinstance(a, Relation) or isinstance(b, Relation):
             return self._relations(a, b)
@@ -389,11 +389,6 @@ def _infinity(node: Node) -> int | None:
     if isinstance(node, Apply) and node.name == "neg" and node.args[0] == Constant("oo"):
         return -1
     return None
-
-
-def _is_letter(node: Node) -> bool:
-    """An option's letter, or a variable: ``C`` and ``c`` are the same answer."""
-    return isinstance(node, Symbol | Constant) and len(node.name) == 1
 
 
 def _is_mod(node: Node) -> bool:

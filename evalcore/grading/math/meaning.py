@@ -166,6 +166,11 @@ def as_words(node: Node) -> str | None:
     return None
 
 
+def is_letter(node: Node) -> bool:
+    """An option's letter, or a variable: ``C`` and ``c`` are the same answer."""
+    return isinstance(node, Symbol | Constant) and len(node.name) == 1
+
+
 def is_scalar(node: Node) -> bool:
     """Whether it may have a single value, a matrix for one."""
     return isinstance(node, Number | Symbol | Constant | Apply | Based | Quantity | Matrix) or (

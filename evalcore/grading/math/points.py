@@ -45,8 +45,11 @@ _DIGITS_OF_CONSTANTS = 160
 _AGREEING_OF_CONSTANTS = 100
 _POINTS = 4
 _SCALES = (1, 1, 300, 3000)  # |x - 100| is 100 - x near zero alone
-_SHOWN = 25
+_SHOWN = 60
+_LARGEST_DENOMINATOR = 10**9
 _TRIES = 24
+_FAR = (-1, 3, -10_007, 99_991)  # |x| and |x - 100| are no lines
+_NEAR_AND_FAR = (0, 3, *range(1, 3), *range(4, _TRIES))
 
 Value = Any
 """mpf or mpc; mpmath has no types."""
@@ -352,12 +355,12 @@ def approximation(node: Node) -> Fraction | None:
 
 def line(node: Node, variable: str) -> tuple[bool, Node] | None:
     """Whether a linear expression rises, and its root; None if it is no line of one variable."""
-    at = [_value_at(node, variable, x) for x in (0, 1, 3)]
+    at = [_value_at(node, variable, x) for x in (0, 1, *_FAR)]
     if any(value is None for value in at):
         return None
-    zero, one, three = (value for value in at if value is not None)
+    zero, one, *far = (value for value in at if value is not None)
     slope = one - zero
-    if slope == 0 or three != zero + 3 * slope:
+    if slope == 0 or any(value != zero + x * slope for x, value in zip(_FAR, far, strict=True)):
         return None
     return slope > 0, Number(-zero / slope)
 
@@ -366,19 +369,51 @@ def _value_at(node: Node, variable: str, x: int) -> Fraction | None:
     return exact(replace(node, Symbol(variable), Number(Fraction(x))))
 
 
-def values(node: Node) -> str | None:
-    """The values at the first two points where there are any, to 25 digits, as text; None if there are none."""
+def values(node: Node, *, up_to_factor: str = "") -> str | None:
+    """The values at two points, one near zero and one far out, as text; None if there are none.
+
+    Rational values (of constants, and of what is constant) as fractions, others to 60 digits.
+
+    up_to_factor: ``any`` or ``positive``: instead of them their ratio, and for ``positive`` the first's sign.
+    """
     names = sorted(symbols(node))
-    found = []
+    found: list[tuple[int, Value]] = []
     with mp.workdps(_DIGITS):
-        for attempt in range(_TRIES if names else 1):
+        for attempt in _NEAR_AND_FAR if names else (0,):
             try:
                 value = evaluate(node, {name: _coordinate(name, attempt) for name in names})
             except Undefined:
                 continue
-            if isinstance(value, mpmath.matrix) or (names and not _is_real(value)):
+            if isinstance(value, mpmath.matrix):
+                return None if names else _shown_matrix(value)
+            if (names and not _is_real(value)) or (up_to_factor and not value):
                 continue
-            found.append(f"{attempt}:{mpmath.nstr(value, _SHOWN)}")
-            if len(found) == (2 if names else 1):
+            found.append((attempt, value))
+            if len(found) == 2:
                 break
-    return " ".join(found) or None
+        if up_to_factor and len(found) == 2:
+            (first, one), (second, other) = found
+            sign = "-" if up_to_factor == "positive" and mpmath.re(one) < 0 else ""
+            return f"{sign}{first}:{second}:{_shown(other / one)}"
+        shown = {attempt: _shown(value) for attempt, value in found}
+        if len(set(shown.values())) == 1:
+            return next(iter(shown.values()))
+        return " ".join(f"{attempt}:{text}" for attempt, text in shown.items()) or None
+
+
+def _shown(value: Value) -> str:
+    real, imaginary = mpmath.re(value), mpmath.im(value)
+    if abs(imaginary) > abs(value) * mpf(10) ** -_AGREEING:
+        return f"{_shown(real)}+{_shown(imaginary)}i"
+    rough = Fraction(mpmath.nstr(real, _SHOWN)).limit_denominator(_LARGEST_DENOMINATOR)
+    exactly = mpf(rough.numerator) / rough.denominator
+    if abs(real - exactly) <= abs(real) * mpf(10) ** -_AGREEING:
+        return str(rough)
+    return str(mpmath.nstr(real, _SHOWN))
+
+
+def _shown_matrix(value: Value) -> str:
+    rows = [[_shown(value[i, j]) for j in range(value.cols)] for i in range(value.rows)]
+    if 1 in (value.rows, value.cols):
+        return f"({','.join(cell for row in rows for cell in row)})"
+    return f"[{';'.join(map(','.join, rows))}]"

@@ -3,70 +3,175 @@ r"""A key that answers share if they mean the same, so that a majority can be co
 >>> key(r"\frac{2\sqrt{3}}{3}") == key(r"\frac{2}{\sqrt 3}")
 True
 
-Numbers by their exact value, expressions by their values at two points to 25 digits, what has parts by the
-keys of its parts, the rest by its text. Rounding falls on two sides of an edge once in 10^25.
+Numbers by their exact value, expressions by their values at two points to 60 digits, sets by their pieces,
+equations by their solution or at points, what has parts by the keys of its parts, the rest by its text.
+
+Sharing a key is transitive and equality, which forgives what the question says, is not: ``x = 2`` and
+``y = 2`` both answer 2, ``5\%`` 5 as well as 0.05. A key forgives likewise, names and units first; of the two
+readings of a percentage it takes the one without the sign, unless the option ``percent`` says otherwise.
+A decimal and the fraction it rounds have different keys.
 """
 
 from __future__ import annotations
 
 import hashlib
+from fractions import Fraction
 
-from evalcore.grading.math import points
+from evalcore.grading.math import points, sets
 from evalcore.grading.math.answers import is_sequence_of_letters, parse
+from evalcore.grading.math.display import display
 from evalcore.grading.math.exact import TooBig, exact
 from evalcore.grading.math.lexer import Unreadable
-from evalcore.grading.math.meaning import as_words, expanded, is_scalar, unnamed
+from evalcore.grading.math.meaning import (
+    OPPOSITE,
+    as_words,
+    assigned,
+    chain_values,
+    expanded,
+    is_letter,
+    is_scalar,
+    normal,
+)
 from evalcore.grading.math.nodes import (
     Answers,
     Apply,
+    Based,
     Matrix,
     Node,
+    Number,
     Quantity,
     Relation,
     Sequence,
     SetOf,
     Words,
+    symbols,
 )
 from evalcore.grading.math.spelling import normalize, squeezed
+from evalcore.grading.verdict import Options
 
 _LONGEST = 64
+_HUNDRED = Number(Fraction(100))
 
 
-def key(answer: str) -> str:
+def key(answer: str, options: Options) -> str:
     """The key of an answer. Takes time that only the engine's own bounds limit: for killable processes."""
     text = squeezed(normalize(answer))
     if is_sequence_of_letters(text):
-        return f"text {text}"
+        return f"text {text.lower()}"
     try:
-        found = _key(parse(normalize(answer)))
+        found = _Key(options).of(parse(normalize(answer)))
     except (Unreadable, TooBig, RecursionError):
         found = f"text {text}"
     return found if len(found) <= _LONGEST else hashlib.sha256(found.encode()).hexdigest()[:24]
 
 
-def _key(node: Node) -> str:
-    node = expanded(unnamed(node))
-    match node:
-        case Words():
-            return f"text {node.text}"
-        case Quantity(value, _):
-            return _key(value)
-        case Answers(items) | SetOf(items):
-            return f"{{{','.join(sorted({_key(item) for item in items}))}}}"
-        case Sequence((only,), "[", "]"):
-            return _key(only)
-        case Sequence(items, opening, closing):
-            return f"{opening}{','.join(map(_key, items))}{closing}"
-        case Matrix(rows):
-            return f"[{';'.join(','.join(map(_key, row)) for row in rows)}]"
-        case Relation(operators, sides):
-            return "".join(f"{o} {_key(s)} " for o, s in zip(("", *operators), sides, strict=True))
-        case Apply("cup" | "cap" | "minus" | "mod" as name, args):
-            return f"{name}({','.join(map(_key, args))})"
-    if is_scalar(node):
-        rational = exact(node)
-        if rational is not None:
-            return str(rational)
-        if values := points.values(node):
-            return values
-    return f"text {as_words(node) or node}"
+class _Key:
+    """Keys of nodes under a benchmark's options; the cases in the order in which ``equality`` has them."""
+
+    def __init__(self, options: Options) -> None:
+        self.percent_is_value = options.get("percent") == "value"
+
+    def of(self, node: Node) -> str:
+        node = expanded(node)
+        if is_letter(node):
+            return f"text {as_words(node)}"
+        match node:
+            case Words():
+                return f"text {node.text}"
+            case Relation():
+                return self._relation(node)
+            case Answers(items):
+                return self._answers(items)
+            case Quantity(value, "%") if self.percent_is_value:
+                return self.of(Apply("/", (value, _HUNDRED)))
+            case Quantity(value, _):
+                return self.of(value)
+            case SetOf(()):
+                return f"text {as_words(node)}"
+            case SetOf((only,)) | Sequence((only,), _, _):
+                return self.of(only)
+            case SetOf(items):
+                return self._braces({self.of(item) for item in items})
+            case Sequence(items, opening, closing):
+                # Brackets mean something where there may be an interval in them.
+                ends = (opening, closing) if len(items) == 2 else ("(", ")")
+                return f"{ends[0]}{','.join(map(self.of, items))}{ends[1]}"
+            case Matrix(rows) if len(rows) == 1 or len(rows[0]) == 1:
+                return f"({','.join(self.of(cell) for row in rows for cell in row)})"
+            case Matrix(rows):
+                return f"[{';'.join(','.join(map(self.of, row)) for row in rows)}]"
+            case Based(digits, _):
+                return digits.lstrip("0") or "0"
+            case Apply("mod", (residue, *_)):
+                return self.of(residue)
+            case Apply("cup" | "cap" | "minus" as name, args):
+                return self._set(node) or f"{name}({','.join(self._in_any_order(name, args))})"
+        return self._value(node)
+
+    def _value(self, node: Node) -> str:
+        if found := self._set(node):
+            return found
+        if is_scalar(node):
+            rational = exact(node)
+            if rational is not None:
+                return str(rational)
+            if values := points.values(node):
+                return values
+        return f"text {as_words(node) or display(node)}"
+
+    def _answers(self, items: tuple[Node, ...]) -> str:
+        named = [assigned(expanded(item)) for item in items]
+        by_name = sorted((display(found[0]), self.of(found[1])) for found in named if found)
+        if len({name for name, _ in by_name}) == len(items) > 1:
+            return f"({','.join(value for _, value in by_name)})"  # x = 1, y = 2 is (1, 2)
+        keys = [self.of(item) for item in items]
+        return keys[0] if len(keys) == 1 else self._braces(keys)
+
+    def _relation(self, node: Relation) -> str:
+        if named := assigned(node):
+            return self.of(named[1])
+        if found := self._set(node):
+            return found
+        if values := chain_values(node):
+            return self.of(values[0])
+        if len(node.operators) == 1:
+            kind, difference = normal(node)
+            if difference is not None and (found := self._solutions(kind, difference)):
+                return found
+        if not set(node.operators) <= OPPOSITE.keys():
+            return self._chain(node)
+        turned = Relation(tuple(OPPOSITE[o] for o in reversed(node.operators)), node.sides[::-1])
+        return min(self._chain(node), self._chain(turned))
+
+    def _solutions(self, kind: str, difference: Node) -> str | None:
+        """Of ``difference = 0`` or ``difference > 0``: the root of a line, else values up to a factor."""
+        names = symbols(difference)
+        if kind == "=" and len(names) == 1 and (line := points.line(difference, *names)):
+            return self.of(line[1])
+        values = points.values(difference, up_to_factor="positive" if kind in (">", ">=") else "any")
+        return f"{kind} {values}" if values else None
+
+    def _chain(self, node: Relation) -> str:
+        first, *rest = map(self.of, node.sides)
+        return " ".join([first, *(part for pair in zip(node.operators, rest, strict=True) for part in pair)])
+
+    def _set(self, node: Node) -> str | None:
+        """A set of real numbers as its pieces; None if it is none, or they cannot be put in order."""
+        pieces = sets.pieces(node) if sets.is_set(node) else None
+        if pieces is None:
+            return None
+        if all(piece.low == piece.high for piece in pieces):
+            return self._braces({self.of(piece.low) for piece in pieces})
+        return "u".join(
+            f"{'[' if piece.low_closed else '('}{self.of(piece.low)},{self.of(piece.high)}"
+            f"{']' if piece.high_closed else ')'}"
+            for piece in pieces
+        )
+
+    def _in_any_order(self, name: str, args: tuple[Node, ...]) -> list[str]:
+        keys = list(map(self.of, args))
+        return keys if name == "minus" else sorted(keys)
+
+    @staticmethod
+    def _braces(keys: set[str] | list[str]) -> str:
+        return f"{{{','.join(sorted(keys))}}}"

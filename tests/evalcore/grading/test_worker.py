@@ -53,7 +53,7 @@ def algebra(answer, expected, options):
         kept.append(bytes(1 << 27))
     return Equality(answer == expected, "algebra")
 
-GRADERS["acting"] = Grader(None, None, thorough, algebra, lambda answer: "vote " + answer, {})
+GRADERS["acting"] = Grader(None, None, thorough, algebra, lambda answer, options: "vote " + answer, {})
 SETUP
 worker.main()
 """

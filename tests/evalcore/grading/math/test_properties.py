@@ -42,7 +42,7 @@ def test_whatever_is_written_is_read_or_refused(text: str) -> None:
     except Unreadable:
         return
     assert display(node)
-    assert key(text) == key(text)
+    assert key(text, {}) == key(text)
 
 
 @given(st.text(max_size=40))
@@ -95,6 +95,6 @@ def test_answers_have_no_order_and_tuples_have(values: list[int], random: object
 @settings(deadline=None)
 @given(INTEGERS, st.integers(2, 40), st.integers(1, 9))
 def test_equal_answers_have_one_vote(a: int, root: int, factor: int) -> None:
-    one = key(f"{a}\\sqrt{{{root}}}")
-    assert one == key(f"\\frac{{{a * factor}\\sqrt{{{root * factor * factor}}}}}{{{factor * factor}}}")
-    assert one != key(f"{a + 1}\\sqrt{{{root}}}")
+    one = key(f"{a}\\sqrt{{{root}}}", {})
+    assert one == key(f"\\frac{{{a * factor}\\sqrt{{{root * factor * factor}}}}}{{{factor * factor}}}", {})
+    assert one != key(f"{a + 1}\\sqrt{{{root}}}", {})
