@@ -44,6 +44,7 @@ _START_TIMEOUT = 120.0
 _PATIENCE = 0.2  # seconds; a worker takes half of that to start, in which another compares a hundred pairs
 _LARGEST_BATCH = 32
 _PARTS_AHEAD = 16
+_KILLED_STARTS = 3  # in a row; so many are no accident
 # Keys and tokens stay out of processes that read what models wrote.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR")
 
@@ -106,6 +107,7 @@ class Pool:
         self.memory = memory
         self._workers: list[_Worker] = []
         self._todo: deque[_Job] = deque()
+        self._killed_starts = 0  # since a pair was last answered
         self._none_waited = 0.0  # when that was so last
         self._selector = selectors.DefaultSelector()
 
@@ -122,10 +124,10 @@ class Pool:
     def compare(self, pairs: Sequence[Pair]) -> list[Timed]:
         """One result for each pair, in their order.
 
-        Undecided (``equal`` None) has the reason ``timeout``, ``memory`` or ``crash: …``.
+        Undecided (``equal`` None) has the reason ``timeout``, ``memory``, ``crash: …`` or ``not Unicode``.
 
         Raises:
-            EvalError: a worker cannot be started.
+            EvalError: a worker cannot be started, or is killed again and again while it imports.
         """
         return self._results(self._submit(pairs))
 
@@ -145,9 +147,10 @@ class Pool:
             yield part, self._results(batch)
 
     def _submit(self, pairs: Sequence[Pair]) -> _Batch:
-        batch = _Batch(pairs, {})
+        unsendable = Timed(None, "not Unicode", 0.0)
+        batch = _Batch(pairs, {i: unsendable for i, pair in enumerate(pairs) if not _is_unicode(pair)})
         self._waited()
-        self._todo.extend((batch, index) for index in range(len(pairs)))
+        self._todo.extend((batch, index) for index in range(len(pairs)) if index not in batch.results)
         if self._todo or any(worker.assigned for worker in self._workers):
             self._work(wait=False)
         return batch
@@ -162,10 +165,15 @@ class Pool:
         self._grow()
         self._hand_out()
         for worker in self._heard(wait):
+            unanswered = len(worker.assigned)
             finished = worker.receive()
+            if len(worker.assigned) < unanswered:
+                self._killed_starts = 0
             if finished or time.monotonic() > worker.deadline:
                 self._remove(worker, dying=finished)
-                self._todo.extendleft(reversed(worker.lost(overdue=not finished)))
+                self._killed_starts += not worker.ready
+                again = self._killed_starts < _KILLED_STARTS
+                self._todo.extendleft(reversed(worker.lost(overdue=not finished, again=again)))
         self._hand_out()
 
     def _waited(self) -> float:
@@ -214,6 +222,15 @@ class Pool:
         worker.end(dying)
 
 
+def _is_unicode(pair: Pair) -> bool:
+    """Whether it can be sent: half of a surrogate pair, say, has no UTF-8."""
+    try:
+        "".join(pair).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Worker:
     """The parent's side of one worker process.
 
@@ -224,9 +241,9 @@ class _Worker:
     def __init__(self, grader: str, options: Options, timeout: float, memory: int) -> None:
         package_root = str(Path(__file__).resolve().parents[2])
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [package_root, environment.get("PYTHONPATH")])
-        )
+        # An empty entry, as `PYTHONPATH=$PYTHONPATH:/more` leaves one, would be the working folder.
+        paths = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+        environment["PYTHONPATH"] = os.pathsep.join([package_root, *paths])
         # sympy orders some terms by hash: the same verdict on any worker, on any day.
         environment["PYTHONHASHSEED"] = "0"
         # -P: a math.py or sympy.py in the working folder is not ours to import. -W ignore: nobody reads
@@ -292,10 +309,15 @@ class _Worker:
             self.deadline = time.monotonic() + limit
         return not said
 
-    def lost(self, overdue: bool) -> list[_Job]:
-        """Of a worker that was killed or died: record the pair it was at; return the others it had."""
+    def lost(self, overdue: bool, again: bool) -> list[_Job]:
+        """Of a worker that was killed or died: record the pair it was at; return the others it had.
+
+        again: whether one that was killed while it imported may be replaced; that is no pair's fault.
+        """
         code = self.process.returncode
         if not self.ready:
+            if again and code < 0 and not overdue:
+                return list(self.assigned)
             why = "timed out" if overdue else f"exit {code}: {self._last_words}"
             raise EvalError(f"grading: worker ({sys.executable}) did not start: {why}")
         others = list(self.assigned)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import psutil
 import pytest
@@ -181,6 +182,69 @@ def test_workers_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         environment = worker.environ()
     assert "PATH" in environment
     assert "OPENAI_API_KEY" not in environment
+
+
+def test_workers_have_one_hash_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    before = workers_of(os.getpid())
+    with Pool("math", workers=1) as fresh:
+        fresh.compare([SAME])
+        (worker,) = [worker for worker in workers_of(os.getpid()) if worker not in before]
+        assert worker.environ()["PYTHONHASHSEED"] == "0"
+
+
+@pytest.mark.parametrize("python_path", ["", os.pathsep + "/nonexistent"])
+def test_workers_import_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_path: str
+) -> None:
+    for name in ("math", "sympy", "mpmath"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", python_path)
+    with Pool("math", workers=1) as fresh:
+        assert verdicts(fresh, [BY_ALGEBRA]) == [(True, "algebra")]
+
+
+def test_half_of_a_surrogate_pair_is_undecided_and_the_others_are_not(pool: Pool) -> None:
+    results = verdicts(pool, [SAME, ("\ud800x", "x"), ("x", "\udc00"), DIFFERENT])
+    assert results[:3] == [(True, "points"), (None, "not Unicode"), (None, "not Unicode")]
+    assert results[3][0] is False
+
+
+def dying_imports(folder: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> Path:
+    """Have the import of sympy kill its process, that often; return where the deaths are counted."""
+    deaths = folder / "deaths"
+    deaths.touch()
+    (folder / "sympy.py").write_text(
+        "import os, signal, sys\n"
+        f"if os.path.getsize({str(deaths)!r}) < {times}:\n"
+        f"    with open({str(deaths)!r}, 'a') as file:\n"
+        "        file.write('x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"sys.path.remove({str(folder)!r})\n"
+        "del sys.modules['sympy']\n"
+        "import sympy\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return deaths
+
+
+def test_a_worker_killed_while_it_imports_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths = dying_imports(tmp_path, monkeypatch, times=2)
+    with Pool("math", workers=1) as fresh:
+        assert verdicts(fresh, [BY_ALGEBRA, SAME]) == [(True, "algebra"), (True, "points")]
+    assert deaths.read_text() == "xx"
+
+
+def test_workers_killed_again_and_again_while_they_import_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths = dying_imports(tmp_path, monkeypatch, times=99)
+    with Pool("math", workers=1) as fresh, pytest.raises(EvalError, match="did not start: exit -9"):
+        fresh.compare([BY_ALGEBRA])
+    assert deaths.read_text() == "xxx"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_whatever_is_written_is_read_or_refused(text: str) -> None:
     except Unreadable:
         return
     assert display(node)
-    assert key(text, {}) == key(text)
+    assert key(text, {}) == key(text, {})
 
 
 @given(st.text(max_size=40))
