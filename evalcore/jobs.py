@@ -70,6 +70,7 @@ GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 
 _RESULT_BYTES = 512
+_RESULT_PATIENCE = 60.0
 _MARK = "EVALCORE_JOB"
 _POLL = 0.2
 _TAIL_BYTES = 1 << 16
@@ -426,9 +427,19 @@ class _Supervisor:
             "signal": -code if code < 0 else None,
             "terminated": self.terminated,
         }
-        # In place, where there is room for it, and with one write.
-        with (self.folder / RESULT).open("r+b") as file:
-            file.write(orjson.dumps(result).ljust(_RESULT_BYTES - 1) + b"\n")
+        content = orjson.dumps(result).ljust(_RESULT_BYTES - 1) + b"\n"
+        deadline = time.monotonic() + _RESULT_PATIENCE
+        while True:
+            try:
+                # In place, where there is room for it, and with one write.
+                with (self.folder / RESULT).open("r+b") as file:
+                    file.write(content)
+                return
+            except OSError:
+                # btrfs and ZFS want new room for what replaces old: on a full disk, wait for some.
+                if time.monotonic() > deadline or not self.folder.is_dir():
+                    raise
+            time.sleep(_POLL)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -468,6 +469,19 @@ def test_a_result_has_its_place_before_the_command_starts(root: Path) -> None:
     assert ended(job) == jobs.Status(State.FAILED, exit_code=3)
     written = (job / jobs.RESULT).stat()
     assert (written.st_ino, written.st_size) == (place.st_ino, place.st_size)
+
+
+def test_a_result_that_cannot_be_written_yet_waits(root: Path) -> None:
+    job = jobs.ensure(root, "a", waiting_for(root / "go", "exit 3"))
+    until((job / jobs.PIDS).exists)
+    command = pid(job, "command")
+    place = (job / jobs.RESULT).rename(root / "aside")
+    (root / "go").touch()
+    until(lambda: not is_alive(command))
+    time.sleep(3 * jobs._POLL)
+    assert jobs.status(job).state is State.RUNNING
+    place.rename(job / jobs.RESULT)
+    assert ended(job) == jobs.Status(State.FAILED, exit_code=3)
 
 
 def test_no_such_job(tmp_path: Path) -> None:
