@@ -410,7 +410,7 @@ def backoff(attempt: int) -> float:
 
 
 def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=math.ceil(seconds)))  # a wait that is told is never 0:00:00
 
 
 def retry_after(header: str | None) -> float:

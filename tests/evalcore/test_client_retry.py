@@ -203,7 +203,7 @@ def test_a_long_wait_says_so_once_a_minute_for_all_requests_together(
     for message in warnings:
         assert re.fullmatch(
             re.escape(address)
-            + r": no answer for 0:00:0\d, attempt \d+ of 51: 429 slow down; trying again in 0:00:0\d",
+            + r": no answer for 0:00:0[1-9], attempt \d+ of 51: 429 slow down; trying again in 0:00:0[1-9]",
             message,
         )
 
@@ -222,7 +222,7 @@ def test_a_wait_that_will_be_long_is_told_before_it(
         collect(address, request())
 
     assert [m.partition(": no answer for ")[2].partition(";")[0] for m in told(caplog)] == [
-        "0:00:00, attempt 2 of 9: 503 loading"
+        "0:00:01, attempt 2 of 9: 503 loading"
     ]
 
 
