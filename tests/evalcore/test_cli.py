@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 from evalcore import cli, nemo_skills
 from evalcore.grading.pool import DEFAULT_TIMEOUT
+from evalcore.judge import JudgeSummary
 from evalcore.manifest import GENERATIONS
 from evalcore.metrics import Estimate
 from evalcore.records import PartWriter, read_part
@@ -190,6 +192,21 @@ def test_a_planned_stage_refuses_what_another_evaluation_has_generated(
     more = ["--model", "m"] if verb == "judge" else []
     error = refused(verb, folder, *more, "--settings", "0123456789ab")
     assert f"{folder}: holds another evaluation now" in error
+
+
+@pytest.mark.parametrize("flags", [[], ["--majority"]])
+def test_majority_of_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    asked: list[tuple[Path, object]] = []
+
+    def judge(folder: Path, *_: object, majority: object = None, **__: object) -> JudgeSummary:
+        asked.append((folder, majority))
+        return JudgeSummary(1, 1, 0, 1, 0, 0)
+
+    monkeypatch.setattr("evalcore.judge.judge", judge)
+    folder = write(tmp_path / "toy", manifest(1, 1), [Sample("a", 0, "1", True)])
+    with contextlib.suppress(SystemExit):
+        cli.main(["judge", str(folder), "--model", "m", *flags])
+    assert asked == [(folder, bool(flags))]
 
 
 def test_track_leaves_out_what_another_evaluation_wrote(refused: Refused, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 
 from evalcore.equal import Counts, equal
 from evalcore.errors import BenchmarkError, ConfigError, ResultsError
+from evalcore.grading.pool import Pair, Pool, Timed
 
 
 def written(folder: Path, *rows: object) -> Path:
@@ -45,6 +48,18 @@ def test_the_same_pair_is_compared_each_time(tmp_path: Path) -> None:
     rows = list(equal(written(tmp_path, pair, pair), workers=1))
     assert [(row["equal"], row["stage"]) for row in rows] == [(True, "points")] * 2
     assert all(row["ms"] > 0.01 for row in rows)
+
+
+def test_the_time_of_both_stages_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(0.0, 0.25)
+    monkeypatch.setattr("evalcore.equal.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+
+    def compare(pool: Pool, pairs: list[Pair]) -> list[Timed]:
+        return [Timed(True, "points", 1000.0) for _ in pairs]
+
+    monkeypatch.setattr(Pool, "compare", compare)
+    file = written(tmp_path, {"gold": "7", "pred": "7"}, {"gold": "2x", "pred": "x+x"})
+    assert [row["ms"] for row in equal(file, workers=1)] == [250.0, 1250.0]
 
 
 def test_options_reach_quick_and_thorough(tmp_path: Path) -> None:

@@ -55,6 +55,35 @@ def test_of_a_folder_the_recorded_grade_and_all_answers(tmp_path: Path) -> None:
     assert "    2 x  7  (not equal)" in text
 
 
+def test_of_a_folder_the_judgement_too(tmp_path: Path) -> None:
+    made_by = synthetic_results.manifest(1, 2, judged=True)
+    fields = {"expected_answer": "5"}
+    rows = [Sample("a", i, "7", False, judge=judge, fields=fields) for i, judge in enumerate([True, False])]
+    folder = synthetic_results.write(tmp_path / "toy", made_by, rows)
+    assert "judge      yes: " in explain(folder, "a", sample=0)
+    assert "judge      no: " in explain(folder, "a", sample=1)
+
+
+def test_of_a_folder_only_the_problem_asked_for(tmp_path: Path) -> None:
+    problems = [("a", "1", "10"), ("b", "2", "20"), ("c", "3", "30")]
+    rows = [
+        Sample(problem, 0, answer, fields={"expected_answer": expected})
+        for problem, answer, expected in problems
+    ]
+    folder = synthetic_results.write(tmp_path / "toy", synthetic_results.manifest(3, 1), rows)
+    for problem, answer, expected in problems:
+        text = explain(folder, problem)
+        assert f"response   so {answer}\n" in text
+        assert f"expected   {expected}\n" in text
+
+
+def test_the_most_frequent_answers_come_first(tmp_path: Path) -> None:
+    rows = [Sample("a", i, answer, fields={"expected_answer": "5"}) for i, answer in enumerate("122333")]
+    folder = synthetic_results.write(tmp_path / "toy", synthetic_results.manifest(1, 6), rows)
+    counts = [line.split()[:3] for line in explain(folder, "a").splitlines() if " x  " in line]
+    assert counts == [["3", "x", "3"], ["2", "x", "2"], ["1", "x", "1"]]
+
+
 def test_the_greedy_answer_comes_first(tmp_path: Path) -> None:
     made_by = synthetic_results.manifest(1, 1, greedy=True)
     fields = {"expected_answer": "5"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,18 @@ def test_a_pair_that_was_compared_once_is_not_compared_again(tmp_path: Path, ask
     options = other.grading.model_copy(update={"options": {"rounding": 2}})
     grade(made(tmp_path / "third", responses, other.model_copy(update={"grading": options})), workers=1)
     assert len(asked) == 2
+
+
+def test_what_was_undecided_is_compared_again_by_the_next_grading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_come = [Timed(None, "timeout", 2000.0), Timed(True, "algebra", 1.0)]
+    monkeypatch.setattr(
+        Pool,
+        "compare_ahead",
+        lambda pool, parts: ((part, [to_come.pop(0) for _ in pairs]) for part, pairs in parts),
+    )
+    folder = made(tmp_path, [{"generation": r"\boxed{2\sqrt{4}+x-x}"}])
+    assert grade(folder).undecided == 1
+    shutil.rmtree(folder / GRADES)
+    assert grade(folder) == GradeSummary(rows=1, new=1, correct=1, no_answer=0, undecided=0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from evalcore import config
 from evalcore.errors import ConfigError, ResultsError, ServerError
 from evalcore.judge import JudgeSummary, judge, parse_verdict
 from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, Manifest
-from evalcore.records import PartWriter, part_files, read_rows
+from evalcore.records import GREEDY, PartWriter, part_files, read_rows
 from judge_server import JudgeServer, running_judge
 from synthetic_results import Sample, manifest, write
 
@@ -237,3 +238,21 @@ def test_with_majority_only_the_most_frequent_answers_are_judged(tmp_path: Path,
     server.questions.clear()
     judge(folder, settings(server))  # the rest later
     assert server.questions == ["seven"]
+
+
+def test_another_prompt_asks_anew_what_another_checkpoint_was_asked(
+    tmp_path: Path, server: JudgeServer
+) -> None:
+    judge(made(tmp_path / "step-1", [("a", 0, "seven")]), settings(server))
+    prompt = tmp_path / "strict.yaml"
+    user = "Be strict. {problem} {expected_answer}\nStudent's answer:\n{predicted_answer}\n\nExplain."
+    prompt.write_bytes(orjson.dumps({"user": user}))
+    summary = judge(made(tmp_path / "step-2", [("a", 0, "seven")]), settings(server, prompt=str(prompt)))
+    assert summary.asked == 1
+    assert server.requests[-1]["messages"][-1]["content"].startswith("Be strict. What is a?")
+
+
+def test_the_greedy_answer_has_no_vote_on_what_is_judged(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(tmp_path, [("a", GREEDY, "8"), ("a", 0, "8"), ("a", 1, "10")])
+    assert judge(folder, settings(server), majority=True).asked == 2
+    assert sorted(server.questions) == ["10", "8"]

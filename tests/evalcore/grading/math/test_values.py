@@ -222,3 +222,9 @@ def test_a_vote_for_a_number_is_the_one_that_a_plain_number_has() -> None:
 def test_a_decimal_stands_for_an_integral_too() -> None:
     assert math.with_algebra(r"\int_0^1 e^{x^2} dx", "1.4627", {}) == (True, "algebra")
     assert math.with_algebra(r"\int_0^1 e^{x^2} dx", "1.4628", {}).equal is False
+
+
+def test_a_single_answer_in_brackets_votes_with_the_bare_one() -> None:
+    assert key("[x+1]") == key("1+x")
+    assert key("[5]") == key("5")
+    assert key("[5, 6]") != key("5")
