@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
@@ -54,10 +56,12 @@ def test_the_time_of_both_stages_counts(tmp_path: Path, monkeypatch: pytest.Monk
     ticks = itertools.count(0.0, 0.25)
     monkeypatch.setattr("evalcore.equal.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
 
-    def compare(pool: Pool, pairs: list[Pair]) -> list[Timed]:
-        return [Timed(True, "points", 1000.0) for _ in pairs]
+    def compare_ahead(
+        pool: Pool, parts: Iterator[tuple[Any, list[Pair]]]
+    ) -> Iterator[tuple[Any, list[Timed]]]:
+        return ((part, [Timed(True, "points", 1000.0) for _ in pairs]) for part, pairs in parts)
 
-    monkeypatch.setattr(Pool, "compare", compare)
+    monkeypatch.setattr(Pool, "compare_ahead", compare_ahead)
     file = written(tmp_path, {"gold": "7", "pred": "7"}, {"gold": "2x", "pred": "x+x"})
     assert [row["ms"] for row in equal(file, workers=1)] == [250.0, 1250.0]
 

@@ -225,6 +225,6 @@ def test_a_decimal_stands_for_an_integral_too() -> None:
 
 
 def test_a_single_answer_in_brackets_votes_with_the_bare_one() -> None:
-    assert key("[x+1]") == key("1+x")
-    assert key("[5]") == key("5")
-    assert key("[5, 6]") != key("5")
+    assert key("[x+1]", {}) == key("1+x", {})
+    assert key("[5]", {}) == key("5", {})
+    assert key("[5, 6]", {}) != key("5", {})
