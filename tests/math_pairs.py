@@ -261,6 +261,23 @@ AB ||| BA
 5.50 per pound ||| 5.5
 12 (since 3*4=12) ||| 12
 0.5000000000000000000000000000000000000000000000000000000000000000000000000001 ||| 1/2
+x=1,2 ||| x=2,1
+\pm1\pm\sqrt2 ||| 1+\sqrt2,1-\sqrt2,-1+\sqrt2,-1-\sqrt2
+\pm\sqrt{2\pm\sqrt3} ||| \sqrt{2+\sqrt3},-\sqrt{2+\sqrt3},\sqrt{2-\sqrt3},-\sqrt{2-\sqrt3}
+(\pm1,\pm2) ||| (1,2),(-1,-2)
+1\pm2\mp3 ||| 0,2
+\{1\pm\sqrt5,-2\} ||| \{-2,1-\sqrt5,1+\sqrt5\}
+\vec a\times\vec b ||| \vec a \times \vec b
+|x|<2 ||| -2<x<2
+|x|<2 ||| (-2,2)
+2>|x| ||| (-2,2)
+|x-1|\ge 3 ||| (-\infty,-2]\cup[4,\infty)
+[0,2]\setminus[1,2] ||| [0,1)
+\mathbb{R}\setminus(0,1) ||| (-\infty,0]\cup[1,\infty)
+(0,3)\cap[1,5] ||| [1,3)
+\mathbb{R}\setminus\{1,2\} ||| (-\infty,1)\cup(1,2)\cup(2,\infty)
+\sqrt{2^{10000}} ||| 2^{5000}
+100!\pi ||| \pi\cdot100!
 """
 
 _DIFFERENT = r"""
@@ -435,6 +452,24 @@ f(x)=2 ||| f(x)=3
 \binom{5}{2} ||| \binom{5}{1}
 3! ||| 3
 \lfloor 2.7\rfloor ||| 3
+x>3 ||| y>3
+x=1,2 ||| y=1,2
+\pm1\pm\sqrt2 ||| 1+\sqrt2,-1-\sqrt2
+|x|<2 ||| x<2
+|x|\le2 ||| (-2,2)
+\mathbb{R}\setminus[0,1] ||| (-\infty,0]\cup[1,\infty)
+\sqrt{2^{10000}+1} ||| 2^{5000}
+10^{40}\sqrt2+1 ||| 10^{40}\sqrt{2}
+-2^2 ||| 4
+2^{3^2} ||| 64
+\sin x^2 ||| \sin^2 x
+10:30 ||| 10.30
+(1,2),(3,4) ||| (1,2),(4,3)
+a^{b^c} ||| (a^b)^c
+x=1,y=2 ||| x=2,y=1
+2k\pi, k\in\mathbb{Z} ||| k\pi, k\in\mathbb{Z}
+\sin 1 ||| \sin 1^\circ
+1<x<2 ||| 2<x<1
 """
 
 

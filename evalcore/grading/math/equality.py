@@ -162,6 +162,8 @@ class Comparison:
             left, right = list(map(unnamed, left)), list(map(unnamed, right))
             if len(set(map(str, named))) == len(named) > 1:
                 return self._all(list(zip(left, right, strict=True))) if len(left) == len(right) else False
+        elif names_left and not any(same_name(x, y) for x in names_left for y in names_right):
+            return False
         elif names_left and (len(set(map(str, names_left))) == 1 or len(names_left) < len(left)):
             left, right = list(map(unnamed, left)), list(map(unnamed, right))
         if _is_tuple(a) or _is_tuple(b):
@@ -207,7 +209,8 @@ class Comparison:
                 if a.name == "minus":
                     return self._all(list(zip(a.args, b.args, strict=True)))
                 return self._unordered(list(a.args), list(b.args))
-            return self._sequences(a, b) if isinstance(a, Sequence) and isinstance(b, Sequence) else None
+            listed = isinstance(a, Sequence | SetOf) and isinstance(b, Sequence | SetOf)
+            return self._sequences(a, b) if listed else None
         if len(left) != len(right):
             return False
         for one, other in zip(left, right, strict=True):
@@ -247,7 +250,7 @@ class Comparison:
             if member := member_of(b):
                 return self.same(a, member)
             if sets.is_set(a) and sets.is_set(b):
-                return self._sets(a, b)
+                return self._sets(a, b) if symbols(a) == symbols(b) else False
             if len(a.operators) == len(b.operators) == 1:
                 return self._one_relation(a, b)
             if a.operators == b.operators:

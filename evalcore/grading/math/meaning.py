@@ -6,6 +6,8 @@ r"""What an answer stands for: ± written out, the name of an unknown taken off,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from evalcore.grading.math import sets
 from evalcore.grading.math.answers import is_name, words_of
 from evalcore.grading.math.nodes import (
@@ -35,13 +37,32 @@ def expanded(node: Node) -> Node:
     if isinstance(node, Quantity) and not node.unit:
         return expanded(node.value)
     if any(isinstance(n, Apply) and n.name in ("+-", "-+") for n in walk(node)):
-        both = Answers((_signed(node, +1), _signed(node, -1)))
-        if isinstance(node, Answers):
-            return Answers(tuple(i for half in node.items for i in (items(expanded(half)) or [half])))
+        if isinstance(node, Answers | SetOf):
+            return type(node)(tuple(_written_out(node.items)))
         if isinstance(node, Relation) and (named := assigned(node)):
             return expanded(named[1])
-        return both
+        return Answers(tuple(_both_signs(node)))
     return node
+
+
+def _both_signs(node: Node) -> list[Node]:
+    """With + and with -; of two ± in one expression each has its own, unless an ∓ or a tuple ties them."""
+    signs = [n.name for n in walk(node) if isinstance(n, Apply) and n.name in ("+-", "-+")]
+    if len(signs) == 2 and set(signs) == {"+-"} and isinstance(node, Apply):
+        return [_signed(half, sign) for half in _first_signed(node) for sign in (+1, -1)]
+    return [_signed(node, +1), _signed(node, -1)]
+
+
+def _first_signed(node: Apply) -> list[Node]:
+    """With + and with - for the first ± alone."""
+    if node.name == "+-" and not any(isinstance(n, Apply) and n.name == "+-" for n in walk(node.args[0])):
+        return [Apply("+", (node.args[0], term)) for term in (node.args[1], Apply("neg", (node.args[1],)))]
+    for i, arg in enumerate(node.args):
+        if isinstance(arg, Apply) and any(isinstance(n, Apply) and n.name == "+-" for n in walk(arg)):
+            return [
+                Apply(node.name, (*node.args[:i], half, *node.args[i + 1 :])) for half in _first_signed(arg)
+            ]
+    return [node]
 
 
 def _signed(node: Node, sign: int) -> Node:
@@ -63,11 +84,7 @@ def _signed(node: Node, sign: int) -> Node:
 def items(node: Node) -> list[Node] | None:
     """The answers that a node stands for, each with ± written out; None for what is one answer."""
     if isinstance(node, Answers | SetOf):
-        found: list[Node] = []
-        for item in node.items:
-            written = expanded(item)
-            found += list(written.items) if isinstance(written, Answers) else [written]
-        return found
+        return _written_out(node.items)
     if isinstance(node, Sequence):
         return list(node.items)
     if isinstance(node, Relation):
@@ -75,6 +92,15 @@ def items(node: Node) -> list[Node] | None:
             return items(named[1]) or [node]
         return [node]
     return None if sets.is_set(node) else [node]
+
+
+def _written_out(answers: Iterable[Node]) -> list[Node]:
+    """The answers with ± written out."""
+    found: list[Node] = []
+    for answer in answers:
+        written = expanded(answer)
+        found += written.items if isinstance(written, Answers) else [written]
+    return found
 
 
 def assigned(node: Node) -> tuple[Node, Node] | None:

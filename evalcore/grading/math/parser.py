@@ -20,6 +20,7 @@ from evalcore.grading.math.nodes import (
     Apply,
     Based,
     Constant,
+    Matrix,
     Node,
     Number,
     Quantity,
@@ -69,6 +70,12 @@ class Expressions(Tokens, ABC):
         while True:
             if self.take("*") or self._takes_cross():
                 factors.append(self._factor())
+            elif self.take("×"):
+                factor = self._factor()
+                if _is_vector(factors[-1]) and _is_vector(factor):
+                    factors[-1] = Apply("cross", (factors[-1], factor))  # and no product of numbers
+                else:
+                    factors.append(factor)
             elif self.take("/"):
                 factors = [Apply("/", (nary("*", factors), self._factor()))]
             elif self._starts_factor():
@@ -344,3 +351,10 @@ def name_of(node: Node) -> str:
 
 def nary(name: str, args: list[Node]) -> Node:
     return args[0] if len(args) == 1 else Apply(name, tuple(args))
+
+
+def _is_vector(node: Node) -> bool:
+    if isinstance(node, Sequence | Matrix):
+        return True
+    named = node.name if isinstance(node, Symbol | Apply) else ""
+    return named.startswith(("vec ", "hat ")) or named == "cross"

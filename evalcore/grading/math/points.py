@@ -45,6 +45,7 @@ _DIGITS_OF_CONSTANTS = 160
 _AGREEING_OF_CONSTANTS = 100
 _POINTS = 4
 _SCALES = (1, 1, 300, 3000)  # |x - 100| is 100 - x near zero alone
+_HUGE, _HUGEST = 25, 4000  # digits before the point
 _SHOWN = 60
 _LARGEST_DENOMINATOR = 10**9
 _TRIES = 24
@@ -287,6 +288,11 @@ def _at_points(left: Node, right: Node, compare: Callable[[Value, Value, int], b
                 with mp.workdps(4 * digits):
                     a, b = evaluate(left, point), evaluate(right, point)
                     return compare(a, b, agreeing)
+            if not names and (more := _digits_of_size(a, b)):
+                # The root of a huge square and one differs from its side in far places only.
+                with mp.workdps(digits + more):
+                    a, b = evaluate(left, point), evaluate(right, point)
+                    return compare(a, b, agreeing + more)
             same = compare(a, b, agreeing)
             if same is False:
                 return False
@@ -299,6 +305,20 @@ def _at_points(left: Node, right: Node, compare: Callable[[Value, Value, int], b
     if False in verdicts:
         return False
     return True if any(verdicts) else None
+
+
+def _digits_of_size(*values: Value) -> int:
+    """How many digits more tell huge numbers apart: thrice those before the point; 0 for what is not huge.
+
+    Raises:
+        TooBig: more than can be had.
+    """
+    before = max(0, *(mpmath.mag(size) for size in _sizes(*values) if size)) * 0.302
+    if before < _HUGE:
+        return 0
+    if before > _HUGEST:
+        raise TooBig("two numbers of too many digits")
+    return int(3 * before)
 
 
 def _sizes(*values: Value) -> list[Value]:

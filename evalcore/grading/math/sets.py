@@ -15,6 +15,7 @@ from evalcore.grading.math.nodes import Apply, Constant, Node, Relation, Sequenc
 
 _INFINITE = Constant("oo")
 _MINUS_INFINITE = Apply("neg", (_INFINITE,))
+_TURNED = str.maketrans("<>", "><")
 _ORDER = frozenset(["<", ">", "<=", ">="])
 
 
@@ -26,6 +27,9 @@ class Piece:
     low_closed: bool
     high: Node
     high_closed: bool
+
+
+_LINE = Piece(_MINUS_INFINITE, False, _INFINITE, False)
 
 
 def is_set(node: Node) -> bool:
@@ -56,19 +60,24 @@ def _pieces(node: Node) -> list[Piece] | None:
         case SetOf(items):
             return [Piece(item, True, item, True) for item in items]
         case Symbol("mathbb R"):
-            return [Piece(_MINUS_INFINITE, False, _INFINITE, False)]
+            return [_LINE]
         case Apply("cup", args):
             parts = [_pieces(arg) for arg in args]
             return None if None in parts else [piece for part in parts if part for piece in part]
-        case Apply("minus", (whole, SetOf(items))):
-            return _without(_pieces(whole), items)
+        case Apply("minus", (whole, removed)):
+            return _both(_pieces(whole), _rest(_pieces(removed)))
+        case Apply("cap", args):
+            common: list[Piece] | None = [_LINE]
+            for arg in args:
+                common = _both(common, _pieces(arg))
+            return common
         case Relation((operator,), (left, right)):
             return _half_line(operator, left, right)
         case Relation((first, second), (left, middle, right)):
             one, other = _half_line(first, left, middle), _half_line(second, middle, right)
             if one is None or other is None or len(one) != 1 or len(other) != 1:
                 return None
-            return _common(one[0], other[0])
+            return _common(one[0], other[0]) or _both(one, other)
     return None
 
 
@@ -78,6 +87,9 @@ def _half_line(operator: str, left: Node, right: Node) -> list[Piece] | None:
     names = symbols(difference)
     if len(names) != 1:
         return None
+    for inner, bound, says in ((left, right, operator), (right, left, operator.translate(_TURNED))):
+        if isinstance(inner, Apply) and inner.name == "abs" and not symbols(bound) and operator != "!=":
+            return _distance(says, inner.args[0], bound)
     line: tuple[bool, Node] | None
     if isinstance(left, Symbol) and not symbols(right):
         line = True, right
@@ -97,6 +109,18 @@ def _half_line(operator: str, left: Node, right: Node) -> list[Piece] | None:
     return [Piece(_MINUS_INFINITE, False, root, closed)]
 
 
+def _distance(operator: str, inner: Node, bound: Node) -> list[Piece] | None:
+    """``|f| < c`` as ``-c < f < c``, ``|f| > c`` as what lies on both sides of that."""
+    size = _position(bound)
+    if size is None or size < 0:
+        return None
+    minus = Apply("neg", (bound,))
+    left, right = _half_line(operator.translate(_TURNED), inner, minus), _half_line(operator, inner, bound)
+    if left is None or right is None:
+        return None
+    return _both(left, right) if operator[0] == "<" else [*left, *right]
+
+
 def _common(a: Piece, b: Piece) -> list[Piece] | None:
     """The part two half lines share."""
     if a.high == _INFINITE and b.low == _MINUS_INFINITE:
@@ -106,37 +130,38 @@ def _common(a: Piece, b: Piece) -> list[Piece] | None:
     return None
 
 
-def _without(whole: list[Piece] | None, items: tuple[Node, ...]) -> list[Piece] | None:
-    """A union of intervals without some points."""
-    if whole is None:
+def _both(left: list[Piece] | None, right: list[Piece] | None) -> list[Piece] | None:
+    """What lies in both; None if the ends cannot be put in order."""
+    if left is None or right is None:
         return None
-    for item in items:
-        at = _position(item)
-        if at is None:
-            return None
-        cut: list[Piece] = []
-        for piece in whole:
-            low, high = _position(piece.low), _position(piece.high)
-            if low is None or high is None:
+    found = []
+    for a in left:
+        for b in right:
+            ends = [_position(end) for end in (a.low, b.low, a.high, b.high)]
+            if None in ends:
                 return None
-            if low < at < high:
-                cut += [
-                    Piece(piece.low, piece.low_closed, item, False),
-                    Piece(item, False, piece.high, piece.high_closed),
-                ]
-            elif at in (low, high):
-                cut.append(
-                    Piece(
-                        piece.low,
-                        piece.low_closed and at != low,
-                        piece.high,
-                        piece.high_closed and at != high,
-                    )
-                )
-            else:
-                cut.append(piece)
-        whole = cut
-    return whole
+            low_a, low_b, high_a, high_b = (end for end in ends if end is not None)
+            low = max(low_a, low_b)
+            low_closed = all(p.low_closed for p, at in ((a, low_a), (b, low_b)) if at == low)
+            high = min(high_a, high_b)
+            high_closed = all(p.high_closed for p, at in ((a, high_a), (b, high_b)) if at == high)
+            if low < high or (low == high and low_closed and high_closed):
+                starts = a.low if low == low_a else b.low
+                stops = a.high if high == high_a else b.high
+                found.append(Piece(starts, low_closed, stops, high_closed))
+    return found
+
+
+def _rest(taken: list[Piece] | None) -> list[Piece] | None:
+    """The line without some pieces."""
+    left: list[Piece] | None = [_LINE]
+    for piece in taken or []:
+        outside = [
+            Piece(_MINUS_INFINITE, False, piece.low, not piece.low_closed),
+            Piece(piece.high, not piece.high_closed, _INFINITE, False),
+        ]
+        left = _both(left, [p for p in outside if p.low != p.high])
+    return None if taken is None else left
 
 
 def _merged(found: list[Piece]) -> list[Piece] | None:
