@@ -48,9 +48,9 @@ _SCALES = (1, 1, 300, 3000)  # |x - 100| is 100 - x near zero alone
 _HUGE, _HUGEST = 25, 4000  # digits before the point
 _SHOWN = 60
 _LARGEST_DENOMINATOR = 10**9
+_RATIONAL_BITS = 200  # as many as _SHOWN digits have; a fraction of a larger number has millions of digits
 _TRIES = 24
 _FAR = (-1, 3, -10_007, 99_991)  # |x| and |x - 100| are no lines
-_NEAR_AND_FAR = (0, 3, *range(1, 3), *range(4, _TRIES))
 
 Value = Any
 """mpf or mpc; mpmath has no types."""
@@ -390,41 +390,63 @@ def _value_at(node: Node, variable: str, x: int) -> Fraction | None:
 
 
 def values(node: Node, *, up_to_factor: str = "") -> str | None:
-    """The values at two points, one near zero and one far out, as text; None if there are none.
+    """The values at as many points as ``agree`` wants, as text; None if there are none.
 
     Rational values (of constants, and of what is constant) as fractions, others to 60 digits.
 
-    up_to_factor: ``any`` or ``positive``: instead of them their ratio, and for ``positive`` the first's sign.
+    up_to_factor: ``any`` or ``positive``: instead of them their ratios to the first, for ``positive`` its sign, too.
+
+    Raises:
+        TooBig: a value without variables is beyond all reason.
     """
     names = sorted(symbols(node))
     found: list[tuple[int, Value]] = []
     with mp.workdps(_DIGITS):
-        for attempt in _NEAR_AND_FAR if names else (0,):
+        for attempt in range(_TRIES if names else 1):
             try:
                 value = evaluate(node, {name: _coordinate(name, attempt) for name in names})
             except Undefined:
                 continue
+            except TooBig:
+                if not names:
+                    raise
+                continue
             if isinstance(value, mpmath.matrix):
                 return None if names else _shown_matrix(value)
+            value = _without_noise(node, value, constant=not names)
             if (names and not _is_real(value)) or (up_to_factor and not value):
                 continue
             found.append((attempt, value))
-            if len(found) == 2:
+            if len(found) == _POINTS:
                 break
-        if up_to_factor and len(found) == 2:
-            (first, one), (second, other) = found
+        if up_to_factor and len(found) > 1:
+            (first, one), *others = found
             sign = "-" if up_to_factor == "positive" and mpmath.re(one) < 0 else ""
-            return f"{sign}{first}:{second}:{_shown(other / one)}"
+            ratios = (f"{attempt}:{_shown(value / one)}" for attempt, value in others)
+            return f"{sign}{first} {' '.join(ratios)}"
         shown = {attempt: _shown(value) for attempt, value in found}
         if len(set(shown.values())) == 1:
             return next(iter(shown.values()))
         return " ".join(f"{attempt}:{text}" for attempt, text in shown.items()) or None
 
 
+def _without_noise(node: Node, value: Value, *, constant: bool) -> Value:
+    """0 where terms cancel and leave nothing but their rounding errors; as ``_at_points`` tells."""
+    if not value or abs(value) >= mpf(10) ** (10 - mp.dps):
+        return value
+    if constant:  # or it is that small: more digits tell
+        with mp.workdps(4 * mp.dps):
+            return _without_noise(node, evaluate(node, {}), constant=False)
+    return mpf(0)
+
+
 def _shown(value: Value) -> str:
     real, imaginary = mpmath.re(value), mpmath.im(value)
-    if abs(imaginary) > abs(value) * mpf(10) ** -_AGREEING:
-        return f"{_shown(real)}+{_shown(imaginary)}i"
+    noise = abs(value) * mpf(10) ** -_AGREEING
+    if abs(imaginary) > noise:
+        return f"{_shown(real if abs(real) > noise else mpf(0))}+{_shown(imaginary)}i"
+    if real and abs(mpmath.mag(real)) > _RATIONAL_BITS:
+        return str(mpmath.nstr(real, _SHOWN))
     rough = Fraction(mpmath.nstr(real, _SHOWN)).limit_denominator(_LARGEST_DENOMINATOR)
     exactly = mpf(rough.numerator) / rough.denominator
     if abs(real - exactly) <= abs(real) * mpf(10) ** -_AGREEING:
