@@ -1,9 +1,9 @@
 r"""A key that answers share if they mean the same, so that a majority can be counted without comparing all pairs.
 
->>> key(r"\frac{2\sqrt{3}}{3}") == key(r"\frac{2}{\sqrt 3}")
+>>> key(r"\frac{2\sqrt{3}}{3}", {}) == key(r"\frac{2}{\sqrt 3}", {})
 True
 
-Numbers by their exact value, expressions by their values at two points to 60 digits, sets by their pieces,
+Numbers by their exact value, expressions by their values at four points to 60 digits, sets by their pieces,
 equations by their solution or at points, what has parts by the keys of its parts, the rest by its text.
 
 Sharing a key is transitive and equality, which forgives what the question says, is not: ``x = 2`` and
@@ -73,11 +73,10 @@ class _Key:
 
     def of(self, node: Node) -> str:
         node = expanded(node)
-        if is_letter(node):
-            return f"text {as_words(node)}"
+        words = as_words(node) if is_letter(node) or _is_product(node) or isinstance(node, Words) else None
+        if words is not None and "?" not in words:
+            return self._words(words)
         match node:
-            case Words():
-                return f"text {node.text}"
             case Relation():
                 return self._relation(node)
             case Answers(items):
@@ -107,6 +106,15 @@ class _Key:
             case Apply("cup" | "cap" | "minus" as name, args):
                 return self._set(node) or f"{name}({','.join(self._in_any_order(name, args))})"
         return self._value(node)
+
+    def _words(self, text: str) -> str:
+        """A letter as the variable: ``C`` is ``c`` is ``cx / x``. A word in its order, that ``HHT`` is not ``HTH``.
+
+        But of two letters in any order: ``xy`` is ``yx``.
+        """
+        if len(text) == 1:
+            return self._value(parse(text))
+        return f"text {''.join(sorted(text)) if len(text) == 2 else text}"
 
     def _value(self, node: Node) -> str:
         if found := self._set(node):
@@ -175,3 +183,7 @@ class _Key:
     @staticmethod
     def _braces(keys: set[str] | list[str]) -> str:
         return f"{{{','.join(sorted(keys))}}}"
+
+
+def _is_product(node: Node) -> bool:
+    return isinstance(node, Apply) and node.name == "*"
