@@ -157,7 +157,7 @@ def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
     for folder in folders:
         try:
             typer.echo(f"{folder}: {stage(folder)}")
-        except EvalError as error:
+        except (EvalError, OSError) as error:
             failures.append(str(error))
     if failures:
         raise EvalError("; ".join(failures))
@@ -381,7 +381,7 @@ def summarize(
                 )
             else:
                 cards.append(nemo_skills.summarize(folder))
-        except EvalError as error:
+        except (EvalError, OSError) as error:
             failures.append(str(error))
     typer.echo(as_markdown(cards) if markdown else as_text(cards), nl=False)
     if failures:

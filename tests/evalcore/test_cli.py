@@ -283,6 +283,22 @@ def test_a_bad_folder_of_theirs_does_not_lose_the_others(refused: Refused, their
     assert card.subsets[0].modes[-1].symbolic_correct == Estimate(1.0, None, 1)
 
 
+def test_a_file_of_theirs_that_cannot_be_opened_does_not_lose_the_others(
+    refused: Refused, theirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = theirs / "eval-results" / "bad" / "output-rs0.jsonl"
+    bad.unlink()
+    bad.mkdir()
+    assert "Is a directory" in refused("grade", theirs, "--grader", "multiple_choice")
+    assert (theirs / "eval-results" / "good" / "grades").exists()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["summarize", str(theirs)])
+    printed = capsys.readouterr()
+    assert "Is a directory" in printed.err
+    assert " good " in printed.out
+
+
 def test_what_does_not_go_with_a_folder_is_refused(refused: Refused, theirs: Path, tmp_path: Path) -> None:
     good = theirs / "eval-results" / "good"
     assert "NeMo-Skills' have none" in refused("grade", good, "--settings", "0" * 12)
