@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,31 +114,36 @@ def grade(
     outputs = _output_files(folder)
     by = _grading(folder, grader, options)
     log.info("%s: graded by %s%s", folder, by.grader, f" with {by.options}" if by.options else "")
-    total = sum(1 for _ in _rows(outputs))
-    part = _part(outputs, by)
-    summary = grade_rows(
+    total = sum(1 for _ in _with_responses(outputs))
+    # What the next summary takes; the last to be asked for counts. Before any row, so that a summary can say
+    # how to go on after a kill.
+    write_file(folder / GRADES / _GRADING, by.model_dump_json())
+    return grade_rows(
         _with_responses(outputs),
         total,
         folder,
-        part,
+        _part(outputs, by),
         by,
-        name=plain_name(folder.name),
+        name=_name(folder),
         workers=workers,
         timeout=timeout,
     )
-    # What the next summary takes; the last to be asked for counts.
-    write_file(folder / GRADES / _GRADING, by.model_dump_json().encode())
-    return summary
+
+
+def _name(folder: Path) -> str:
+    """The benchmark's name; a link's own, and that of what ``.`` and ``..`` stand for."""
+    return plain_name((folder.resolve() if folder.name in ("", "..") else folder).name)
 
 
 def _grading(folder: Path, grader: str | None, options: Options | None) -> Grading:
-    name = plain_name(folder.resolve().name)
+    name = _name(folder)
     if grader is None and name in benchmark_names():
         benchmark = load_benchmark(name)
         grader, defaults = benchmark.grader, benchmark.grader_options
     else:
         grader, defaults = grader or "math", {}
-    chosen = {**defaults, **(options or {})}
+    # As text, as --option gives them: the command that finishes a grading then makes the same part.
+    chosen = {option: str(value) for option, value in {**defaults, **(options or {})}.items()}
     grading.check_options(grader, chosen)
     return Grading(grader=grader, options=chosen, version=grading.VERSION)
 
@@ -157,11 +163,14 @@ def _our_grades(folder: Path, outputs: _Outputs, total: int) -> tuple[Grading, s
     except ValidationError as error:
         raise ResultsError(f"{folder / GRADES / _GRADING}: unreadable; delete it and grade again") from error
     part = _part(outputs, by)
-    if (graded := len(read_keys(folder / GRADES, part))) < total or by.version != grading.VERSION:
+    graded = len(read_keys(folder / GRADES, part)) if by.version == grading.VERSION else 0
+    if graded < total:
+        options = [word for option, value in by.options.items() for word in ("--option", f"{option}={value}")]
+        finish = shlex.join(["evalcore", "grade", str(folder), "--grader", by.grader, *options])
         log.warning(
-            "%s: the table is of NeMo-Skills' verdicts, since only %s of %s rows are graded as they are now;"
-            " run `evalcore grade %s`",
-            *(folder, f"{graded:,}", f"{total:,}", folder),
+            "%s: the table is of NeMo-Skills' verdicts, since only %s of %s rows are graded as they are now, "
+            "by this version; run `%s`",
+            *(folder, f"{graded:,}", f"{total:,}", finish),
         )
         return None
     return by, part
@@ -213,7 +222,7 @@ def summarize(folder: Path) -> Scorecard:
             )
     return score(
         tallies,
-        benchmark=plain_name(folder.name),
+        benchmark=_name(folder),
         samples=outputs.samples,
         greedy=outputs.greedy,
         judged=judged,

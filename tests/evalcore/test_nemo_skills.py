@@ -319,3 +319,58 @@ def test_of_two_greedy_files_the_one_that_says_so_counts(tmp_path: Path) -> None
     write_lines(tmp_path / "output.jsonl", [line("a", "1", False)])
     write_lines(tmp_path / "output-greedy.jsonl", [line("a", "1", True)])
     assert modes(nemo_skills.summarize(tmp_path))["greedy"].symbolic_correct == Estimate(1.0, None, 1)
+
+
+def test_a_first_grading_that_was_stopped_is_told_with_the_command_that_finishes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "my toy"
+    write_lines(folder / "output-rs0.jsonl", [line("p0", "1", True, generation="\\boxed{2}")])
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nemo_skills, "grade_rows", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        nemo_skills.grade(folder, grader="math", options={"rounding": "3"})
+    assert modes(nemo_skills.summarize(folder))["pass@1[1]"].symbolic_correct == Estimate(1.0, None, 1)
+    assert "only 0 of 1 rows" in caplog.text
+    assert f"run `evalcore grade '{folder}' --grader math --option rounding=3`" in caplog.text
+
+
+def test_grades_of_another_version_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_lines(tmp_path / "output-rs0.jsonl", [line("p0", "1", True, generation="\\boxed{2}")])
+    nemo_skills.grade(tmp_path, workers=1)
+    monkeypatch.setattr("evalcore.grading.VERSION", "another")
+    assert modes(nemo_skills.summarize(tmp_path))["pass@1[1]"].symbolic_correct == Estimate(1.0, None, 1)
+    assert "only 0 of 1 rows are graded as they are now, by this version" in caplog.text
+
+
+def test_a_row_that_cannot_be_graded_leaves_the_grades_before_it_in_force(tmp_path: Path) -> None:
+    good = line("p0", "1", True, generation="\\boxed{2}")
+    file = tmp_path / "output-rs0.jsonl"
+    write_lines(file, [good])
+    nemo_skills.grade(tmp_path, workers=1)
+    before = {file: file.read_bytes() for file in (tmp_path / "grades").iterdir()}
+    write_lines(file, [good, {**good, "problem": "p1", "expected_answer": None}])
+    with pytest.raises(ResultsError, match=r"output-rs0\.jsonl:2: a row without generation"):
+        nemo_skills.grade(tmp_path, grader="exact", workers=1)
+    assert {file: file.read_bytes() for file in (tmp_path / "grades").iterdir()} == before
+
+
+def test_options_of_a_benchmark_and_of_the_user_are_one_grading(tmp_path: Path) -> None:
+    folder = tmp_path / "minerva-math"  # its rounding is a number in YAML
+    write_lines(folder / "output-rs0.jsonl", [line("p0", "1", True, generation="\\boxed{1}")])
+    assert nemo_skills.grade(folder, workers=1).new == 1
+    assert nemo_skills.grade(folder, grader="math", options={"rounding": "3"}, workers=1).new == 0
+
+
+def test_the_name_is_the_folders_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lines(tmp_path / "run-7" / "output.jsonl", [line("a", "1", True)])
+    (tmp_path / "gsm8k").symlink_to("run-7")
+    monkeypatch.chdir(tmp_path / "run-7")
+    folders = [Path(), tmp_path / "run-7" / "logs" / "..", tmp_path / "gsm8k"]
+    (tmp_path / "run-7" / "logs").mkdir()
+    assert [nemo_skills.summarize(folder).benchmark for folder in folders] == ["run-7", "run-7", "gsm8k"]
