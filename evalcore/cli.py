@@ -11,13 +11,27 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from rich.logging import RichHandler
 
 from evalcore import __version__
-from evalcore.config import EvalConfig, ServerType, is_override, load_config, parse_benchmarks, section
+from evalcore.arguments import (
+    PAIR_SECONDS,
+    Folders,
+    Settings,
+    Stage,
+    Timeout,
+    Workers,
+    benchmark_folders,
+    each,
+    evaluation,
+    examples,
+    folders_and_overrides,
+    options_of,
+)
+from evalcore.config import EvalConfig, section
 from evalcore.errors import ConfigError, EvalError
 from evalcore.progress import console
 
@@ -30,157 +44,19 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Settings = Annotated[
-    str | None,
-    typer.Option(help="Refuse a folder that is not of these settings; the id is in `evalcore plan`."),
-]
-Folders = Annotated[
-    list[Path], typer.Argument(help="Folders <results>/<run>/<checkpoint>/<benchmark>, or one above them.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Processes for answers that need algebra; default: one for each core.", min=1),
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        help="Seconds for one such answer; over it it is undecided, in a folder until its `grades/` are deleted.",
-        min=0.1,
-    ),
-]
-PAIR_SECONDS = 2.0
-"""As ``grading.pool.DEFAULT_TIMEOUT``, which takes long to import."""
-_Stage = Callable[[EvalConfig], None]
-_SETTINGS = "Dotted settings, such as inference.temperature=0.6 client.concurrency=64."
 
-
-def _verb(about: str, *examples: str) -> Callable[[_Stage], _Stage]:
+def _verb(about: str, *lines: str) -> Callable[[Stage], Stage]:
     """Register a verb whose arguments describe an evaluation; the stage gets the config they make."""
 
-    def register(stage: _Stage) -> _Stage:
-        app.command(stage.__name__, help=_examples(about, *examples))(_evaluation(stage))
+    def register(stage: Stage) -> Stage:
+        app.command(stage.__name__, help=examples(about, *lines))(evaluation(stage))
         return stage
 
     return register
 
 
-def _evaluation(stage: _Stage) -> Callable[..., None]:
-
-    def command(
-        arguments: Annotated[
-            list[str] | None,
-            typer.Argument(metavar="[CHECKPOINT] [KEY=VALUE]...", help=f"A checkpoint folder. {_SETTINGS}"),
-        ] = None,
-        suite: Annotated[
-            str | None, typer.Option("--suite", "-c", help="A suite of include/suites, or a YAML file.")
-        ] = None,
-        benchmarks: Annotated[
-            str | None,
-            typer.Option(
-                "--benchmarks", "-b", help="As gsm8k:4,aime24:64; :0 is greedy alone. Default: the suite's."
-            ),
-        ] = None,
-        results: Annotated[str | None, typer.Option("--results", "-o", help="Results folder.")] = None,
-        training_run: Annotated[str | None, typer.Option(help="Name of the training run.")] = None,
-        step: Annotated[
-            int | None, typer.Option(help="Training step, if the folder's name lacks it.")
-        ] = None,
-        server_type: Annotated[
-            str | None, typer.Option(help=f"One of {', '.join(get_args(ServerType))}.")
-        ] = None,
-        server_address: Annotated[
-            str | None, typer.Option(help="A server that runs already: http://host:port/v1.")
-        ] = None,
-        model: Annotated[str | None, typer.Option(help="Name of the model at that address.")] = None,
-        judge_model: Annotated[
-            str | None, typer.Option(help="Have all answers judged by this model too.")
-        ] = None,
-        judge_address: Annotated[str | None, typer.Option(help="Where the judge model is served.")] = None,
-        skip_greedy: Annotated[bool, typer.Option("--skip-greedy", help="No greedy answers.")] = False,
-        max_problems: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
-    ) -> None:
-        checkpoint, overrides = _split(arguments or [])
-        stage(
-            load_config(
-                suite,
-                overrides=overrides,
-                checkpoint=checkpoint,
-                benchmarks=None if benchmarks is None else _benchmarks(benchmarks),
-                results=results,
-                training_run=training_run,
-                step=step,
-                server={"type": server_type, "address": server_address, "model": model},
-                judge={"model": judge_model, "address": judge_address},
-                skip_greedy=skip_greedy or None,
-                max_problems=max_problems,
-            )
-        )
-
-    return command
-
-
-def _benchmarks(given: str) -> str:
-    runs = parse_benchmarks(given)
-    if not runs:
-        raise ConfigError(f"--benchmarks {given!r} names none; expected something like gsm8k:4,aime24:64")
-    return ",".join(map(str, runs))
-
-
-def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
-    paths = [a for a in arguments if not is_override(a)]
-    if len(paths) > 1:
-        raise ConfigError(f"one checkpoint, please, not {len(paths)}: {', '.join(paths)}")
-    return (paths[0] if paths else None), [a for a in arguments if is_override(a)]
-
-
-def _folders(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    folders = [Path(a) for a in arguments if not is_override(a)]
-    if not folders:
-        raise ConfigError("give at least one folder")
-    return folders, [a for a in arguments if is_override(a)]
-
-
-def _benchmark_folders(folders: list[Path]) -> list[Path]:
-    """The benchmark folders at or below some folders, ours and NeMo-Skills'."""
-    from evalcore import manifest, nemo_skills
-
-    return [
-        benchmark
-        for folder in folders
-        for benchmark in nemo_skills.benchmark_folders(folder) or manifest.benchmark_folders(folder)
-    ]
-
-
-def _each(folders: list[Path], stage: Callable[[Path], object]) -> None:
-    """Run a stage over benchmark folders; one that fails does not lose the others."""
-    failures = []
-    for folder in folders:
-        try:
-            typer.echo(f"{folder}: {stage(folder)}")
-        except (EvalError, OSError) as error:
-            failures.append(str(error))
-    if failures:
-        raise EvalError("; ".join(failures))
-
-
-def _options(given: list[str] | None) -> dict[str, str]:
-    """``percent=value`` as a grader's options, in which no value is anything but text."""
-    options = {}
-    for option in given or []:
-        name, found, value = option.partition("=")
-        if not found:
-            raise ConfigError(f"--option {option}: give it as name=value")
-        options[name] = value
-    return options
-
-
-def _examples(about: str, *lines: str) -> str:
-    """A verb's help: what it does, then commands to copy."""
-    return about + "\n\n**Examples**\n\n" + "\n\n".join(f"`evalcore {line}`" for line in lines)
-
-
 @app.command(
-    help=_examples(
+    help=examples(
         "Fetch benchmarks from the Hugging Face hub, or read a local file, check them and record their digest.",
         "prepare --list",
         "prepare gsm8k aime24",
@@ -211,7 +87,7 @@ def prepare(
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "Serve a small Llama checkpoint on this CPU, OpenAI-compatible; stops on SIGTERM or Ctrl-C.",
         "serve include/tiny/checkpoints/step-001800 --port 8000",
         "serve include/tiny/checkpoints/step-001800 --port 0 --faults 429:first=3",
@@ -277,7 +153,7 @@ def generate(config: EvalConfig) -> None:
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "Extract and check the answers of benchmark folders; only what is not graded yet.",
         "grade results/run/step-1500/gsm8k",
         "grade nemo-run/eval-results",
@@ -306,7 +182,7 @@ def grade(
                 raise ConfigError(
                     f"{folder}: --settings is for folders with a manifest; NeMo-Skills' have none"
                 )
-            options = _options(option)
+            options = options_of(option)
             return nemo_skills.grade(folder, grader=grader, options=options, workers=workers, timeout=timeout)
         if grader or option:
             raise ConfigError(
@@ -314,11 +190,11 @@ def grade(
             )
         return grade(folder, settings=settings, workers=workers, timeout=timeout)
 
-    _each(_benchmark_folders(folders), graded)
+    each(benchmark_folders(folders), graded)
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "Have a judge model decide whether answers match; asks only what is not judged yet.",
         "judge results/run/step-1500/hle --model gpt-4o --address https://api.openai.com/v1",
         "judge results/run/step-1500/hle judge.model=qwen judge.client.concurrency=8",
@@ -338,7 +214,7 @@ def judge(
     from evalcore.config import Judge
     from evalcore.judge import judge
 
-    folders, overrides = _folders(arguments)
+    folders, overrides = folders_and_overrides(arguments)
     asked = section(Judge, "judge", overrides, model=model, address=address)
     if not asked.model:
         raise ConfigError("no judge model; give --model")
@@ -350,11 +226,11 @@ def judge(
             )
         return judge(folder, asked, settings=settings, majority=majority)
 
-    _each(_benchmark_folders(folders), judged)
+    each(benchmark_folders(folders), judged)
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "Compute pass@k and its kin of benchmark folders, write scorecard.json, print the tables.",
         "summarize results/run/step-1500",
         "summarize nemo-run/eval-results --markdown",
@@ -371,7 +247,7 @@ def summarize(
 
     cards: list[Scorecard] = []
     failures: list[str] = []
-    for folder in _benchmark_folders(folders):
+    for folder in benchmark_folders(folders):
         try:
             if not nemo_skills.is_results(folder):
                 cards.append(summarize(folder, settings=settings))
@@ -389,7 +265,7 @@ def summarize(
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "Say why an answer got its verdict: what was extracted, how it was read, which stage decided.",
         "explain results/run/step-1500/gsm8k --problem gsm8k-17",
         "explain results/run/step-1500/gsm8k --problem gsm8k-17 --sample 3",
@@ -405,11 +281,11 @@ def explain(
 ) -> None:
     from evalcore.explain import explain
 
-    typer.echo(explain(place, problem, sample=sample, grader=grader, options=_options(option)))
+    typer.echo(explain(place, problem, sample=sample, grader=grader, options=options_of(option)))
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "Compare the pairs of a JSONL file: rows with gold, pred and kind (answer or text) come out with equal, "
         "stage and ms. The counts go to standard error.",
         "equal pairs.jsonl",
@@ -431,14 +307,14 @@ def equal(
 
     counts = Counts()
     with written_whole(output) if output else nullcontext(sys.stdout.buffer) as stream:
-        for row in equal(file, grader=grader, options=_options(option), workers=workers, timeout=timeout):
+        for row in equal(file, grader=grader, options=options_of(option), workers=workers, timeout=timeout):
             counts = counts.plus(row)
             stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     typer.echo(counts, err=True)
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "Send a checkpoint's scorecards to W&B: one run per checkpoint, its step as the axis.",
         "track results/run/step-1500 wandb.project=my-evals",
     )
@@ -455,7 +331,7 @@ def track(
     from evalcore.config import Wandb
     from evalcore.track import track
 
-    folders, overrides = _folders(arguments)
+    folders, overrides = folders_and_overrides(arguments)
     wandb = section(Wandb, "wandb", overrides)
     pairs = [pair.split("=", 1) for pair in settings or []]
     if wrong := [pair for pair in pairs if len(pair) != 2]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from evalcore import cli, nemo_skills
+from evalcore import arguments, cli, nemo_skills
 from evalcore.grading.pool import DEFAULT_TIMEOUT
 from evalcore.judge import JudgeSummary
 from evalcore.manifest import GENERATIONS
@@ -310,4 +310,4 @@ def test_what_does_not_go_with_a_folder_is_refused(refused: Refused, theirs: Pat
 
 
 def test_the_time_limit_of_a_pair_is_the_same_everywhere() -> None:
-    assert cli.PAIR_SECONDS == DEFAULT_TIMEOUT
+    assert arguments.PAIR_SECONDS == DEFAULT_TIMEOUT

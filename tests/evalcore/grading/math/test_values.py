@@ -204,8 +204,8 @@ def test_a_percentage_votes_as_the_option_reads_it() -> None:
     assert key(r"5\%", {"percent": "either"}) == key("5", {})
 
 
-# What is left of answers in the pairs without a name, a base, or the value that a decimal stands for.
-BARE = ["204", "1111", "3927/1250", "5-2x", r"3-\frac32x"]
+# What is left of answers in the pairs without a name or a base, or as the value that a decimal stands for.
+BARE = ["204", "1111", "3927/1250", "5-2x", r"3-\frac32x", r"(3,\infty)"]
 
 
 def verdict(left: str, right: str) -> bool | None:
