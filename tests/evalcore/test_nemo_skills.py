@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,7 @@ def test_a_response_that_is_null_is_no_answer(tmp_path: Path) -> None:
 def test_a_folder_that_is_graded_in_part_shows_their_verdicts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     folder = tmp_path / "toy"
     rows = [line(f"p{i}", "1", True, generation="\\boxed{2}") for i in range(3)]
     write_lines(folder / "output-rs0.jsonl", rows)
