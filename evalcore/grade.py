@@ -15,10 +15,11 @@ a request that failed for good) and null where no verdict could be reached (``ti
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evalcore import grading
 from evalcore.cache import Cache
@@ -112,8 +113,8 @@ def grade_rows(
         ungraded = (row for row in generations if key_of(row) not in graded)
         with (
             PartWriter(folder / GRADES, f"{part}-0") as writer,
-            Pool(by.grader, options, workers=workers, timeout=timeout) as pool,
-            Cache("grades", [by.grader, grading.VERSION, options]) as cache,
+            Pool(by.grader, options, votes=True, workers=workers, timeout=timeout) as pool,
+            Cache("grades", [by.grader, grading.VERSION, *_decisive(options)]) as cache,
             Progress(f"grade {name}", total, done=len(graded)) as progress,
         ):
             batches = ((batch, batch.passed) for batch in _batches(ungraded, grader, options, cache))
@@ -127,6 +128,12 @@ def grade_rows(
                     writer.write(_graded(found, batch.known))
                 progress.advance(samples=len(batch.found), tokens=0)
     return _summary(folder, part, new=total - len(graded))
+
+
+def _decisive(options: Options) -> list[Any]:
+    """What decides a verdict beside grader and pair: options as text but for that of extraction, and libraries."""
+    texts = {name: str(value) for name, value in options.items() if name != "extract"}
+    return [texts, *(importlib.metadata.version(library) for library in ("mpmath", "sympy"))]
 
 
 class _Found(NamedTuple):

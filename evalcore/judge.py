@@ -146,22 +146,27 @@ def _problems(folder: Path, manifest: Manifest) -> dict[str, _Problem]:
     return {row["problem_id"]: _Problem(row["problem"], str(row["expected_answer"])) for row in rows}
 
 
+_RIGHT = "right"
+
+
 def _majority_answers(folder: Path, manifest: Manifest) -> set[_Question]:
     """The answers with the most votes of each problem, and the spellings that voted with them."""
     votes: dict[str, Counter[str]] = {}
     spellings: dict[tuple[str, str], set[str]] = {}
     for row in read_rows(folder / GRADES, manifest.grading_id):
         problem_id, sample = key_of(row)
-        key = vote_of(row, manifest.grading.grader)
+        # Right answers mean the same, however they are spelled: majority@k counts them together.
+        key = _RIGHT if row["symbolic_correct"] else vote_of(row, manifest.grading.grader)
         if key is None or sample == GREEDY:
             continue
         votes.setdefault(problem_id, Counter())[key] += 1
         spellings.setdefault((problem_id, key), set()).add(row["predicted_answer"])
+    most = {problem_id: max(counts.values()) for problem_id, counts in votes.items()}
     return {
         (problem_id, answer)
         for problem_id, counts in votes.items()
         for key, count in counts.items()
-        if count == max(counts.values())
+        if count == most[problem_id]
         for answer in spellings[problem_id, key]
     }
 

@@ -76,6 +76,13 @@ class _Outputs(NamedTuple):
         return hashlib.sha256(orjson.dumps(stats)).hexdigest()
 
 
+def _required_outputs(folder: Path) -> _Outputs:
+    outputs = _output_files(folder)
+    if not outputs.files:
+        raise ResultsError(f"{folder}: no output-greedy.jsonl or output-rs<N>.jsonl")
+    return outputs
+
+
 def _output_files(folder: Path) -> _Outputs:
     whole: dict[int, list[Path]] = {}
     chunks: dict[int, dict[int, Path]] = {}
@@ -111,7 +118,7 @@ def grade(
         ResultsError: no output files, or a row that ``summarize`` would not take, or without a response or a
             reference.
     """
-    outputs = _output_files(folder)
+    outputs = _required_outputs(folder)
     by = _grading(folder, grader, options)
     log.info("%s: graded by %s%s", folder, by.grader, f" with {by.options}" if by.options else "")
     total = sum(1 for _ in _with_responses(outputs))
@@ -200,9 +207,7 @@ def summarize(folder: Path) -> Scorecard:
         ResultsError: no output files, a line that is no row or has a field that cannot be used, or files
             that differ in their problems.
     """
-    outputs = _output_files(folder)
-    if not outputs.files:
-        raise ResultsError(f"{folder}: no output-greedy.jsonl or output-rs<N>.jsonl")
+    outputs = _required_outputs(folder)
     tallies: list[Tally] = []
     problems: list[Any] = []
     judged = False

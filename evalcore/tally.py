@@ -10,6 +10,7 @@ Index 0 is the greedy answer, index i + 1 sample i.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -19,6 +20,7 @@ from functools import lru_cache
 import numpy as np
 
 from evalcore.grading.math import exact_number
+from evalcore.grading.math.bounds import out_of_reach
 from evalcore.grading.math.spelling import normalize, squeezed
 from evalcore.metrics import both, either, majority_at_k
 from evalcore.records import GREEDY, Row
@@ -189,8 +191,12 @@ def vote_of(row: Row, grader: str) -> str | None:
     normalised text.
     """
     answer = row.get("predicted_answer")
-    if answer is None or grader != "math":
-        return answer
+    if answer is None:
+        return None
+    if out_of_reach(answer):  # nobody reads it, so it need not be kept
+        return f"digest {hashlib.sha256(answer.encode(errors='surrogatepass')).hexdigest()[:24]}"
+    if grader != "math":
+        return str(answer)
     return row.get("vote") or _plain_vote(answer)
 
 

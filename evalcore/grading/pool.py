@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import orjson
 
@@ -52,8 +52,8 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "
 class Timed(NamedTuple):
     """An ``Equality`` and how long it took.
 
-    ms: milliseconds, imports not counted. vote: what a wrong answer votes for, where its
-    grader knows (``Grader.vote``).
+    ms: milliseconds, imports and vote not counted. vote: what a wrong answer votes for, where its
+    grader knows (``Grader.vote``) and somebody asked.
     """
 
     equal: bool | None
@@ -87,7 +87,8 @@ class Pool:
         grader: a name in ``GRADERS`` that has a ``thorough``.
         options: the benchmark's, for that grader.
         workers: processes; None: one for each core this process may use.
-        timeout: seconds for one pair.
+        votes: whether to find out what wrong answers vote for.
+        timeout: seconds for one pair, and once more for its vote.
         memory: bytes of address space a worker may take beyond what it starts with.
     """
 
@@ -96,12 +97,14 @@ class Pool:
         grader: str,
         options: Options | None = None,
         *,
+        votes: bool = False,
         workers: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         memory: int = DEFAULT_MEMORY,
     ) -> None:
         self.grader = grader
         self.options = options or {}
+        self.votes = votes
         self.size = workers or len(os.sched_getaffinity(0))
         self.timeout = timeout
         self.memory = memory
@@ -202,7 +205,7 @@ class Pool:
                 self._add_worker()
 
     def _add_worker(self) -> None:
-        worker = _Worker(self.grader, self.options, self.timeout, self.memory)
+        worker = _Worker(self.grader, self.options, self.votes, self.timeout, self.memory)
         self._workers.append(worker)
         self._selector.register(worker.output, selectors.EVENT_READ, worker)
 
@@ -238,7 +241,7 @@ class _Worker:
     import, has taken too long; never while it is idle.
     """
 
-    def __init__(self, grader: str, options: Options, timeout: float, memory: int) -> None:
+    def __init__(self, grader: str, options: Options, votes: bool, timeout: float, memory: int) -> None:
         package_root = str(Path(__file__).resolve().parents[2])
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         # An empty entry, as `PYTHONPATH=$PYTHONPATH:/more` leaves one, would be the working folder.
@@ -256,6 +259,7 @@ class _Worker:
             "evalcore.grading.worker",
             grader,
             orjson.dumps(options).decode(),
+            str(int(votes)),
             str(memory),
             str(os.getpid()),
         ]
@@ -271,10 +275,12 @@ class _Worker:
         assert self.process.stderr
         self.input, self.output, self.errors = self.process.stdin, self.process.stdout, self.process.stderr
         os.set_blocking(self.output.fileno(), False)
+        self.votes = votes
         self.timeout = timeout
         self.ready = False
         self.assigned: deque[_Job] = deque()
         self.deadline = time.monotonic() + _START_TIMEOUT
+        self._verdict: Timed | None = None  # of the first, while its vote is being looked for
         self._unread = b""
         self._last_words = ""
 
@@ -301,13 +307,31 @@ class _Worker:
             if line in (READY, IMPORTING):
                 self.ready = line == READY
             else:
-                batch, index = self.assigned.popleft()
-                batch.results[index] = Timed(*orjson.loads(line))
+                self._hear(*orjson.loads(line))
         if lines:
             idle = self.ready and not self.assigned
             limit = float("inf") if idle else self.timeout if self.ready else _START_TIMEOUT
             self.deadline = time.monotonic() + limit
         return not said
+
+    def _hear(self, *said: Any) -> None:
+        """A verdict, or the vote that belongs to the last one."""
+        if self._verdict:
+            self._finish(self._verdict._replace(vote=said[0]))
+            return
+        timed = Timed(*said)
+        if timed.ms > self.timeout * 1000:
+            # It was late, and nobody looked: the verdict must not depend on who was busy.
+            timed = Timed(None, "timeout", timed.ms)
+        if self.votes and not said[0]:
+            self._verdict = timed
+        else:
+            self._finish(timed)
+
+    def _finish(self, timed: Timed) -> None:
+        batch, index = self.assigned.popleft()
+        batch.results[index] = timed
+        self._verdict = None
 
     def lost(self, overdue: bool, again: bool) -> list[_Job]:
         """Of a worker that was killed or died: record the pair it was at; return the others it had.
@@ -320,6 +344,9 @@ class _Worker:
                 return list(self.assigned)
             why = "timed out" if overdue else f"exit {code}: {self._last_words}"
             raise EvalError(f"grading: worker ({sys.executable}) did not start: {why}")
+        if self._verdict:
+            self._finish(self._verdict)  # without its vote, which then is its text
+            return list(self.assigned)
         others = list(self.assigned)
         if others and code != RETIRED:
             death = signal.Signals(-code).name if code < 0 else f"exit {code}"

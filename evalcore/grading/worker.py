@@ -1,10 +1,11 @@
-"""The process in which answers are compared: ``python -m evalcore.grading.worker math {} 1073741824 4711``.
+"""The process in which answers are compared: ``python -m evalcore.grading.worker math {} 1 1073741824 4711``.
 
-Started and killed by ``pool``. Arguments: grader, its options as JSON, bytes it may take beyond what it
-starts with, pid of the parent. Says ``ready`` when everything is imported; then reads batches
-``[[answer, expected], …]``, one on a line, and answers each pair with a line ``[equal, reason, ms, vote]``. The
-first pair that takes algebra makes it say ``importing``, import sympy and say ``ready`` once more: a second
-that is on no pair's clock, and that most runs never spend. At the end of its input it ends.
+Started and killed by ``pool``. Arguments: grader, its options as JSON, whether votes are wanted (1 or 0), bytes
+it may take beyond what it starts with, pid of the parent. Says ``ready`` when everything is imported; then
+reads batches ``[[answer, expected], …]``, one on a line, and answers each pair with a line ``[equal, reason,
+ms]`` and, where votes are wanted and it is not equal, another ``[vote]``. The first pair that takes algebra
+makes it say ``importing``, import sympy and say ``ready`` once more: a second that is on no pair's clock, and
+that most runs never spend. At the end of its input it ends.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _guarding = False
 
 def main() -> None:
     grader = GRADERS[sys.argv[1]]
-    options, memory, parent = orjson.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    options, votes = orjson.loads(sys.argv[2]), sys.argv[3] == "1"
+    memory, parent = int(sys.argv[4]), int(sys.argv[5])
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
     sys.setrecursionlimit(_RECURSION)
@@ -71,9 +73,11 @@ def main() -> None:
                     with_algebra = True
                     start += time.perf_counter() - pause
                 equality = _guarded(grader.algebra, answer, expected, options)
-            vote = None if equality.equal else _vote(grader, answer, options)
             milliseconds = round((time.perf_counter() - start) * 1000, 3)
-            os.write(output, orjson.dumps([*equality, milliseconds, vote]) + b"\n")
+            os.write(output, orjson.dumps([*equality, milliseconds]) + b"\n")
+            # After the verdict, which a vote that takes too long must not spoil.
+            if votes and not equality.equal:
+                os.write(output, orjson.dumps([_vote(grader, answer, options)]) + b"\n")
             # The next pair shall have the same room.
             if equality.reason == "memory" or _peak_memory() - start_size > memory // 4:
                 os._exit(RETIRED)

@@ -31,7 +31,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 _PLAIN = re.compile(r"-?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,200}(?:\.\d{0,200})?|\.\d{1,200})", re.ASCII)
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3}){1,66}(?:\.\d{1,200})?", re.ASCII)
 _FRACTION = re.compile(
     r"([+-]?)(?:\\frac\{([+-]?\d{1,200})\}\{(\d{1,200})\}|(\d{1,200})/(\d{1,200}))", re.ASCII
 )

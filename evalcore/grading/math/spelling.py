@@ -19,7 +19,7 @@ _REMARK = re.compile(r"\s\((?:since|because|where|assuming|as|which)\b[^()]*\)$"
 _FAR_PLACES = re.compile(r"(\.\d{60})\d+")  # nobody's answer; a program's float or loop
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _ESCAPED_TWICE = re.compile(r"\\\\[a-zA-Z]")
-_LINE_BREAK = re.compile(r"\\\\\s*[a-zA-Z]?\s*[&\d-]|&")
+_LINE_BREAK = re.compile(r"\\\\\s*+(?:[a-zA-Z]\s*+)?[&\d-]|&")
 
 
 @lru_cache(maxsize=4096)

@@ -306,3 +306,28 @@ def test_a_worker_that_cannot_start_is_an_error_with_its_last_words(monkeypatch:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with Pool("math", workers=1) as fresh, pytest.raises(EvalError, match="cannot start a worker"):
         fresh.compare([SAME])
+
+
+def test_a_vote_that_takes_too_long_does_not_cost_the_verdict() -> None:
+    slow = "(" + ",".join([r"\sum_{i=1}^{2000}\sin(i x)"] * 10) + ")"  # told from a pair by its length alone
+    with Pool("math", votes=True, workers=1, timeout=0.25) as fresh:
+        [first, second] = fresh.compare([(slow, "(1,2)"), DIFFERENT])
+    assert (first.equal, first.reason, first.vote) == (False, "structure", None)
+    assert second.equal is False
+    assert second.vote
+
+
+def test_votes_are_for_those_who_ask(pool: Pool) -> None:
+    assert [timed.vote for timed in pool.compare([DIFFERENT, SAME])] == [None, None]
+
+
+def test_a_late_verdict_is_none_whoever_was_busy() -> None:
+    late = (r"\sum_{i=1}^{2000}\sin(i x)", "x")
+
+    def parts() -> Iterator[tuple[int, list[Pair]]]:
+        yield 0, [late]
+        time.sleep(3.0)  # as a parent that prepares others, and does not listen
+
+    with Pool("math", workers=1, timeout=0.02) as fresh:
+        [(_, [timed])] = fresh.compare_ahead(parts())
+    assert (timed.equal, timed.reason) == (None, "timeout")
