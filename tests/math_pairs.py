@@ -278,6 +278,12 @@ x=1,2 ||| x=2,1
 \mathbb{R}\setminus\{1,2\} ||| (-\infty,1)\cup(1,2)\cup(2,\infty)
 \sqrt{2^{10000}} ||| 2^{5000}
 100!\pi ||| \pi\cdot100!
+|x|=2 ||| x=\pm2
+2=|x| ||| x=2\text{ or }x=-2
+|AB|=5 ||| 5
+|z|=5 ||| 5
+x=\pm 2 ||| \pm 2
+y=1, x=\pm2 ||| x=\pm2, y=1
 """
 
 _DIFFERENT = r"""
@@ -470,6 +476,12 @@ x=1,y=2 ||| x=2,y=1
 2k\pi, k\in\mathbb{Z} ||| k\pi, k\in\mathbb{Z}
 \sin 1 ||| \sin 1^\circ
 1<x<2 ||| 2<x<1
+|x|=2 ||| 2
+|x|=2 ||| x=2
+|x|=2 ||| |y|=2
+x=\pm2 ||| y=\pm2
+0,5 ||| (0,5]
+1,5 ||| [1,5)
 """
 
 

@@ -191,6 +191,11 @@ def is_measure(unit: str) -> bool:
     return all(part in MEASURES or part == "/" or part.isdigit() for part in unit.split())
 
 
+def is_unknown(node: Node) -> bool:
+    """Whether it is what real numbers are sought for; ``|AB|``, ``|z|`` and ``|v|`` are lengths."""
+    return isinstance(node, Symbol) and node.name in ("x", "y", "t")
+
+
 def is_name(node: Node) -> bool:
     r"""Whether it only names what an answer is: ``x``, ``f(x)``, ``AB``, ``\angle ABC``, ``(p, q)``."""
     match node:
@@ -205,7 +210,7 @@ def is_name(node: Node) -> bool:
                 return is_name(rest[0])
             return all(isinstance(n, Symbol) and n.name[:1].isupper() for n in node.args)
         case Apply("abs", (inner,)):
-            return is_name(inner)
+            return is_name(inner) and not is_unknown(inner)
         case Apply("/", (Apply("*", (Symbol("d"), Symbol())), Apply("*", (Symbol("d"), Symbol())))):
             return True
         case Apply("^", (Symbol("f" | "g" | "h"), Apply("neg", _))):

@@ -7,9 +7,10 @@ r"""What an answer stands for: ± written out, the name of an unknown taken off,
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 
 from evalcore.grading.math import sets
-from evalcore.grading.math.answers import is_name, words_of
+from evalcore.grading.math.answers import is_name, is_unknown, words_of
 from evalcore.grading.math.nodes import (
     Answers,
     Apply,
@@ -40,9 +41,23 @@ def expanded(node: Node) -> Node:
         if isinstance(node, Answers | SetOf):
             return type(node)(tuple(_written_out(node.items)))
         if isinstance(node, Relation) and (named := assigned(node)):
-            return expanded(named[1])
+            values = items(expanded(named[1])) or [named[1]]
+            return Answers(tuple(Relation(("=",), (named[0], value)) for value in values))
         return Answers(tuple(_both_signs(node)))
+    if isinstance(node, Relation) and (distance := _distance_of_unknown(node)):
+        unknown, size = distance
+        return expanded(Relation(("=",), (unknown, Apply("+-", (Number(Fraction(0)), size)))))
     return node
+
+
+def _distance_of_unknown(relation: Relation) -> tuple[Node, Node] | None:
+    """(x, c) of ``|x| = c``."""
+    if relation.operators != ("=",):
+        return None
+    for side, other in (relation.sides, relation.sides[::-1]):
+        if isinstance(side, Apply) and side.name == "abs" and is_unknown(side.args[0]):
+            return None if symbols(other) else (side.args[0], other)
+    return None
 
 
 def _both_signs(node: Node) -> list[Node]:
@@ -85,7 +100,7 @@ def items(node: Node) -> list[Node] | None:
     """The answers that a node stands for, each with ± written out; None for what is one answer."""
     if isinstance(node, Answers | SetOf):
         return _written_out(node.items)
-    if isinstance(node, Sequence):
+    if isinstance(node, Sequence) and (node.opening, node.closing) in (("(", ")"), ("[", "]")):
         return list(node.items)
     if isinstance(node, Relation):
         if named := assigned(node):
