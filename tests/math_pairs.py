@@ -284,6 +284,19 @@ x=1,2 ||| x=2,1
 |z|=5 ||| 5
 x=\pm 2 ||| \pm 2
 y=1, x=\pm2 ||| x=\pm2, y=1
+5\text{ m/s}^2 ||| 5\text{ m s}^{-2}
+5\text{ meters per second squared} ||| 5\text{ m/s}^2
+3\text{ kg}\cdot\text{m}^2 ||| 3\text{ kg m}^2
+5\text{ MHz} ||| 5\text{ megahertz}
+5\text{ min} ||| 5\text{ minutes}
+5\text{ sec} ||| 5\text{ s}
+5\mathrm{~m} ||| 5\text{ meters}
+5\text{ N} ||| 5
+4\pi\text{ m} ||| 4\pi
+2\text{min}(1,3) ||| 2
+20^\circ\text{C} ||| 20
+180^\circ ||| \pi\text{ rad}
+5\text{ m/s left} ||| 5\text{ m/s to the left}
 """
 
 _DIFFERENT = r"""
@@ -482,6 +495,22 @@ x=1,y=2 ||| x=2,y=1
 x=\pm2 ||| y=\pm2
 0,5 ||| (0,5]
 1,5 ||| [1,5)
+30^\circ ||| 30\text{ rad}
+50^\circ ||| 50\%
+20^\circ\text{C} ||| 20^\circ\text{F}
+5\text{ MeV} ||| 5\text{ eV}
+5\text{ MW} ||| 5\text{ mW}
+5\text{ kJ} ||| 5\text{ joules}
+5\text{ V} ||| 5\text{ A}
+5\text{ m/s} ||| 5\text{ m/s}^2
+5\text{ m/s}^2 ||| 5\text{ m s}^2
+3\text{ March} ||| 3\text{ May}
+30^\circ\text{ north of east} ||| 30^\circ\text{ east of north}
+5\text{ m/s upward} ||| 5\text{ m/s downward}
+10\%\text{ increase} ||| 10\%\text{ decrease}
+10\%\text{ increase} ||| 10\text{ m}
+2\text{ if }n\text{ is even} ||| 2\text{ if }n\text{ is odd}
+2\text{ out of }5 ||| 2\text{ out of }3
 """
 
 

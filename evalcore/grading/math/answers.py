@@ -27,14 +27,14 @@ from evalcore.grading.math.nodes import (
     Symbol,
     Words,
 )
-from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, MEASURES, MULTIPLIERS, PERCENT, UNIT_NAMES
+from evalcore.grading.math.units import unit_of
+from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, MULTIPLIERS
 
 _ORDER = frozenset({"<", ">", "<=", ">="})
 _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "~", "in", ":")
 _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no(?:ne|t)?(?: real)?(?: solutions?)?(?: exists?)?|does not exist|dne"
 )
-_POWERS = {"square": "2", "sq": "2", "cubic": "3"}
 # Words before a value that say it is something else.
 _BOUNDS = frozenset(
     {"not", "except", "least", "most", "less", "fewer", "more", "than", "over", "under", "above", "below"}
@@ -143,7 +143,12 @@ class _Grammar(Commands):
             value = Apply("*", (value, Number(Fraction(factor))))
         unit: list[str] = []
         while self.token.kind in ("word", "text") or (
-            unit and (self.at("/", "^", "{", "}", "-") or self.token.kind in ("number", "symbol"))
+            unit
+            and (
+                self.at("/", "^", "{", "}", "-")
+                or self.token.kind in ("number", "symbol")
+                or (self.at("*") and self.peek().kind in ("text", "symbol"))  # N\cdot m
+            )
         ):
             unit.append(self.next().text)
         if not unit:
@@ -162,33 +167,9 @@ class _Grammar(Commands):
 _FUNCTION_NAMES = frozenset({"phi", "psi", "varphi", "mathbb P", "mathbb E"})
 
 
-def unit_of(text: str) -> str:
-    """One name for a unit however it is written: ``inches``, ``Inch`` and ``in.`` are ``in``; else its words."""
-    words = re.sub(r"[^a-z%$/0-9 ]", " ", text.lower()).replace("/", " / ").split()
-    if not words:
-        return ""
-    if any(word in PERCENT for word in words):
-        return "%"
-    singular = [word.rstrip("s") if len(word) > 2 else word for word in words]
-    named: list[str] = []
-    power = ""
-    for word in singular:
-        if word in _POWERS:
-            power = _POWERS[word]
-            continue
-        named += ["/" if word == "per" else UNIT_NAMES.get(word, word), *([power] if power else [])]
-        power = ""
-    return " ".join(named)
-
-
 def is_sequence_of_letters(text: str) -> bool:
     """``HHT``: three capitals or more are no product, but letters in their order."""
     return re.fullmatch(r"[A-Z]{3,}", text) is not None
-
-
-def is_measure(unit: str) -> bool:
-    """Whether it is a unit of measurement, ``cm`` or ``km / h``, and no word for what is counted."""
-    return all(part in MEASURES or part == "/" or part.isdigit() for part in unit.split())
 
 
 def is_unknown(node: Node) -> bool:

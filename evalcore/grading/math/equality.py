@@ -16,7 +16,7 @@ from fractions import Fraction
 from types import ModuleType
 
 from evalcore.grading.math import points, sets
-from evalcore.grading.math.answers import is_measure, is_sequence_of_letters, parse
+from evalcore.grading.math.answers import is_sequence_of_letters, parse
 from evalcore.grading.math.exact import TooBig, exact
 from evalcore.grading.math.lexer import Unreadable
 from evalcore.grading.math.meaning import (
@@ -51,6 +51,7 @@ from evalcore.grading.math.nodes import (
     symbols,
 )
 from evalcore.grading.math.rounding import close, decimal, is_whole, within
+from evalcore.grading.math.units import contradict
 from evalcore.grading.verdict import NEEDS_ALGEBRA, Equality, Options
 
 STAGES = ("text", "number", "structure", "points", "algebra")
@@ -285,14 +286,20 @@ class Comparison:
     def _quantities(self, a: Node, b: Node) -> bool | None:
         unit_a, value_a = (a.unit, a.value) if isinstance(a, Quantity) else ("", a)
         unit_b, value_b = (b.unit, b.value) if isinstance(b, Quantity) else ("", b)
+        if {unit_a, unit_b} == {"deg", "rad"}:
+            degrees, radians = (value_a, value_b) if unit_a == "deg" else (value_b, value_a)
+            return self._values(
+                Apply("/", (Apply("*", (degrees, Constant("pi"))), Number(Fraction(180)))), radians
+            )
+        units_a, units_b = _units(a), _units(b)
+        if any(contradict(x, y) for x in units_a - units_b for y in units_b - units_a):
+            return False
         if "%" in (unit_a, unit_b) and unit_a != unit_b:
             percent, other = (value_a, value_b) if unit_a == "%" else (value_b, value_a)
             hundredth = Apply("/", (percent, Number(Fraction(100))))
             if self.percent == "either" and (same := self.same(percent, other)):
                 return same
             return self._values(hundredth, other)
-        if unit_a and unit_b and unit_a != unit_b and is_measure(unit_a) and is_measure(unit_b):
-            return False
         same = self.same(value_a, value_b)
         if same is False and "deg" in (unit_a, unit_b) and unit_a != unit_b:
             return self._values(a, b)  # 90 degrees and pi/2
@@ -392,6 +399,15 @@ def _infinity(node: Node) -> int | None:
     if isinstance(node, Apply) and node.name == "neg" and node.args[0] == Constant("oo"):
         return -1
     return None
+
+
+def _units(node: Node) -> set[str]:
+    r"""The units of ``10\%\text{ increase}``, one around the other."""
+    units = set()
+    while isinstance(node, Quantity):
+        units.add(node.unit)
+        node = node.value
+    return units
 
 
 def _is_mod(node: Node) -> bool:

@@ -75,7 +75,7 @@ def tokens(text: str) -> list[Token]:
             continue
         if kind == "command" and value in TEXT_COMMANDS:
             content, position = _argument(text, position)
-            found += _wordy(value, content, spaced)
+            found += _wordy(value, content, spaced, found)
         else:
             for token in _read(kind, value, spaced, found):
                 depth += (token.text in ("(", "[", "\\{")) - (token.text in (")", "]", "\\}"))
@@ -159,14 +159,18 @@ def _argument(text: str, position: int) -> tuple[str, int]:
     raise Unreadable("a brace that is not closed")
 
 
-def _wordy(command: str, content: str, spaced: bool) -> list[Token]:
-    r"""``\text{…}``: words; but ``\mathrm{E}`` is a letter and ``\text{ and }`` stands between answers."""
+def _wordy(command: str, content: str, spaced: bool, before: list[Token]) -> list[Token]:
+    r"""``\text{…}``: words; but ``\mathrm{E}`` is a letter, and ``\text{ and }`` stands between answers."""
     plain = re.sub(r"[\s~]+|\\[,;:! ]", " ", content).strip()
     lower = plain.lower().strip(" ,;.")
     if lower in ("and", "or"):
         return [Token("op", lower, spaced)]
     if lower in ("minus", "negative"):
         return [Token("op", "-", spaced)]
+    behind = bool(before) and (before[-1].kind in ("number", "name") or before[-1].text in (")", "}"))
+    degrees = any(token.text in ("circ", "°") for token in before[-2:])
+    if behind and (content[:1] in " ~" or degrees) and (len(plain) == 1 or lower in UNITS):  # `5\text{ m}`
+        return [Token("text", plain, spaced)]
     if plain in FUNCTIONS or (command == "operatorname" and plain.isalpha()):
         return [_name(plain, spaced)]
     if len(plain) == 1 and plain.isalpha():

@@ -29,11 +29,61 @@ UNIT_NAMES = {
 }
 """One name for each unit, from its singular."""
 
-MEASURES = frozenset(UNIT_NAMES.values()) | {
-    "%", "mm", "mg", "ml", "kph", "mph", "newton", "joule", "cent", "am", "pm", "ms", "hz", "khz", "mol", "mmol",
-    "ton",
+_SI_UNITS = {
+    "meter": "m", "gram": "g", "second": "s", "liter": "l", "newton": "n", "joule": "j", "watt": "w", "volt": "v",
+    "amp": "a", "ohm": "ohm", "hertz": "hz", "pascal": "pa", "electronvolt": "ev", "coulomb": "c", "tesla": "t",
+    "farad": "f", "kelvin": "k", "calorie": "cal", "mole": "mol", "byte": "b", "bit": "bit",
+}
+_SI_PREFIXES = {
+    "pico": "p", "nano": "n", "micro": "u", "milli": "m", "centi": "c", "kilo": "k", "mega": "mega", "giga": "g",
+    "tera": "t",
+}
+UNIT_NAMES |= {"ampere": "amp", "ev": "electronvolt", "hz": "hertz", "mol": "mole", "radian": "rad"}
+UNIT_NAMES |= {
+    prefixed: UNIT_NAMES.get(prefix + unit, prefix + unit)
+    for unit, symbol in _SI_UNITS.items()
+    for prefix, letter in _SI_PREFIXES.items()
+    for prefixed in (prefix + unit, letter + symbol)
+    if prefixed not in UNIT_NAMES and prefixed not in UNIT_NAMES.values()
+}
+"""A prefix and a unit, or the letters of both; ``mega`` is written out, as its letter is that of ``milli``."""
+
+CAPITALS = {
+    "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "amp", "C": "coulomb", "T": "tesla", "F": "farad",
+    "K": "kelvin", "M": "molar",
+}
+"""What these letters are as units, where small ones are others or none."""
+
+MEASURES = frozenset(UNIT_NAMES.values()) | _SI_UNITS.keys() | {
+    "%", "kph", "mph", "cent", "am", "pm", "ton", "rpm", "molar",
 }
 """Units that contradict each other, where other words behind a number only describe it."""
+
+_OPPOSITES = {
+    "compass": ("north", "south", "east", "west"),
+    "side": ("left", "right"),
+    "height": ("up upward", "down downward"),
+    "turn": ("clockwise", "counterclockwise anticlockwise"),
+    "way": ("inward", "outward"),
+    "change": ("increase gain profit rise", "decrease loss drop decline"),
+    "more": ("more greater above over", "less fewer below under"),
+    "most": ("maximum maxima max largest greatest", "minimum minima min smallest least"),
+    "time": ("ago before earlier", "later after"),
+    "parity": ("even", "odd"),
+    "sign": ("positive", "negative"),
+    "heat": ("absorbed", "released"),
+    "month": (
+        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+        "november", "december",
+    ),
+}
+DIRECTIONS = {
+    word.rstrip("s"): (axis, side)
+    for axis, sides in _OPPOSITES.items()
+    for side, words in enumerate(sides)
+    for word in words.split()
+}
+"""Words behind a number, without an s at their end, that say of what kind it is: the axis, and the side on it."""
 
 MULTIPLIERS = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
