@@ -297,6 +297,12 @@ y=1, x=\pm2 ||| x=\pm2, y=1
 20^\circ\text{C} ||| 20
 180^\circ ||| \pi\text{ rad}
 5\text{ m/s left} ||| 5\text{ m/s to the left}
+\text{Domain: }(3,\infty) ||| x>3
+\text{Amy: }3, \text{Bob: }5 ||| \text{Bob: }5, \text{Amy: }3
+\text{Amy}=3, \text{Bob}=5 ||| 3, 5
+\text{Area}=5 ||| \text{The area}=5
+\text{Answer: }5, 6 ||| 5, 6
+3 apples and 5 oranges ||| 5 oranges and 3 apples
 """
 
 _DIFFERENT = r"""
@@ -511,6 +517,11 @@ x=\pm2 ||| y=\pm2
 10\%\text{ increase} ||| 10\text{ m}
 2\text{ if }n\text{ is even} ||| 2\text{ if }n\text{ is odd}
 2\text{ out of }5 ||| 2\text{ out of }3
+\text{Domain: }(3,\infty) ||| x\ge3
+\text{maximum } 3 ||| \text{minimum } 3
+\text{Amy: }3, \text{Bob: }5 ||| \text{Amy: }5, \text{Bob: }3
+\text{length}=3, \text{width}=5 ||| \text{length}=5, \text{width}=3
+5 apples and 3 oranges ||| 3 apples and 5 oranges
 """
 
 

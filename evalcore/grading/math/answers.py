@@ -104,6 +104,7 @@ class _Grammar(Commands):
         return self._relation()
 
     def _relation(self) -> Node:
+        label = self._preamble()
         sides = [self._union()]
         operators = []
         while self.at(*_RELATIONS) or self.at_name("pmod", "mod", "bmod"):
@@ -121,7 +122,9 @@ class _Grammar(Commands):
             else:
                 operators.append(self.next().text)
             sides.append(self._union())
-        return sides[0] if not operators else Relation(tuple(operators), tuple(sides))
+        if operators:
+            return Relation(tuple(operators), tuple(sides))
+        return Relation(("=",), (label, sides[0])) if label else sides[0]
 
     def _union(self) -> Node:
         result = self._quantity()
@@ -135,14 +138,13 @@ class _Grammar(Commands):
                 return result
 
     def _quantity(self) -> Node:
-        if self.token.kind in ("word", "text") and self.peek().kind in ("number", "op", "name"):
-            self._preamble()
+        self._preamble()
         value = self.sum()
-        if self.token.kind in ("word", "text") and (factor := MULTIPLIERS.get(self.token.text.lower())):
+        if self.at_word() and (factor := MULTIPLIERS.get(self.token.text.lower())):
             self.next()
             value = Apply("*", (value, Number(Fraction(factor))))
         unit: list[str] = []
-        while self.token.kind in ("word", "text") or (
+        while self.at_word() or (
             unit
             and (
                 self.at("/", "^", "{", "}", "-")
@@ -155,13 +157,19 @@ class _Grammar(Commands):
             return value
         return Quantity(value, unit_of(" ".join(unit)))
 
-    def _preamble(self) -> None:
+    def _preamble(self) -> Words | None:
         """``Area = 5``, ``exactly 5``: words before a value say what it is."""
-        while self.token.kind in ("word", "text"):
-            if _BOUNDS & set(self.next().text.lower().split()):
-                raise Unreadable("a bound in words")
-        if not self.take("=", ":", "~") and self.token.kind not in ("number",):
+        announced = self.token.text.endswith(":")
+        if not (self.at_word() and (announced or self.peek().kind in ("number", "op", "name"))):
+            return None
+        label: list[str] = []
+        while self.at_word():
+            label += self.next().text.lower().split()
+        if _BOUNDS & set(label):
+            raise Unreadable("a bound in words")
+        if not (self.take("=", ":", "~") or announced or self.token.kind == "number"):
             raise Unreadable("words before a formula")
+        return Words(words_of(" ".join(label)))
 
 
 _FUNCTION_NAMES = frozenset({"phi", "psi", "varphi", "mathbb P", "mathbb E"})

@@ -28,6 +28,7 @@ from evalcore.grading.math.meaning import (
     is_letter,
     is_scalar,
     items,
+    label,
     member_of,
     names,
     normal,
@@ -157,6 +158,9 @@ class Comparison:
         left, right = items(a), items(b)
         if left is None or right is None:
             return self._sets(a, b) if sets.is_set(a) and sets.is_set(b) else False
+        labels_left, labels_right = list(map(label, left)), list(map(label, right))
+        if sorted(labels_left) == sorted(labels_right) and len(set(labels_left)) == len(left) > 1:
+            return self._all(list(zip(sorted(left, key=label), sorted(right, key=label), strict=True)))
         names_left, names_right = names(left), names(right)
         if bool(names_left) != bool(names_right):
             named = names_left or names_right
@@ -242,6 +246,9 @@ class Comparison:
         self._reached("structure")
         if isinstance(a, Relation) and isinstance(b, Relation):
             name_a, name_b = assigned(a), assigned(b)
+            for name, whole in ((name_a, b), (name_b, a)):
+                if name and isinstance(name[0], Words) and not assigned(whole):
+                    return self.same(name[1], whole)  # `Domain: x > 3`
             if name_a and name_b:
                 if not same_name(name_a[0], name_b[0]):
                     return False

@@ -206,6 +206,9 @@ class Tokens:
     def at(self, *texts: str) -> bool:
         return self.token.kind == "op" and self.token.text in texts
 
+    def at_word(self) -> bool:
+        return self.token.kind in ("word", "text")
+
     def at_name(self, *names: str) -> bool:
         return self.token.kind in ("name", "function") and self.token.text in names
 

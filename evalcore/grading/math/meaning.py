@@ -28,6 +28,7 @@ from evalcore.grading.math.nodes import (
     symbols,
     walk,
 )
+from evalcore.grading.math.units import contradict, unit_of
 
 OPPOSITE = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "~": "~"}
 """The operator that says the same with its sides exchanged."""
@@ -145,8 +146,18 @@ def unnamed(node: Node) -> Node:
     return named[1] if named else node
 
 
+def label(item: Node) -> str:
+    """The words that say which of several answers this is: ``Amy: 3``, ``3 apples``; empty if there are none."""
+    if isinstance(item, Quantity):
+        return item.unit
+    named = assigned(item)
+    return named[0].text if named and isinstance(named[0], Words) else ""
+
+
 def same_name(a: Node, b: Node) -> bool:
     """``y = …`` and ``f(x) = …`` may name the same; ``x`` and ``y``, ``f(x)`` and ``g(x)`` or ``f'(x)`` do not."""
+    if isinstance(a, Words) and isinstance(b, Words):
+        return not contradict(unit_of(a.text), unit_of(b.text))
     if a == b or isinstance(a, Words) or isinstance(b, Words):
         return True
     plain = [node for node in (a, b) if isinstance(node, Symbol)]
