@@ -303,6 +303,11 @@ y=1, x=\pm2 ||| x=\pm2, y=1
 \text{Area}=5 ||| \text{The area}=5
 \text{Answer: }5, 6 ||| 5, 6
 3 apples and 5 oranges ||| 5 oranges and 3 apples
+5/1/2021 ||| 05/01/2021
+5\,\text{m} ||| 5
+9.8 \mathrm{~m} \mathrm{~s}^{-2} ||| 9.8\text{ m/s}^2
+50\text{ mph} ||| 50\text{ miles per hour}
+10\text{ cc} ||| 10\text{ cm}^3
 """
 
 _DIFFERENT = r"""
@@ -522,6 +527,8 @@ x=\pm2 ||| y=\pm2
 \text{Amy: }3, \text{Bob: }5 ||| \text{Amy: }5, \text{Bob: }3
 \text{length}=3, \text{width}=5 ||| \text{length}=5, \text{width}=3
 5 apples and 3 oranges ||| 3 apples and 5 oranges
+05/01/2021 ||| 10/02/2021
+2020-01-05 ||| 2020-05-01
 """
 
 

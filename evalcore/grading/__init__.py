@@ -31,7 +31,7 @@ __all__ = [
     "check_options",
 ]
 
-VERSION = "3"
+VERSION = "4"
 """Raised whenever a verdict may differ: it is part of ``grading_id``, so everything is graded again."""
 
 

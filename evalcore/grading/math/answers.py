@@ -40,6 +40,8 @@ _BOUNDS = frozenset(
     {"not", "except", "least", "most", "less", "fewer", "more", "than", "over", "under", "above", "below"}
 )
 _REALS = frozenset({"all real numbers", "all reals", "the real numbers", "real numbers", "any real number"})
+# No difference and no quotient: 2021-05-01, 05/01/2021.
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?/\d\d?/\d{4}", re.ASCII)
 _DECORATION = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|textrm|rm)\b\s*|[{}$\\~*_`\"“”]")
 
 
@@ -69,7 +71,9 @@ def words_of(text: str) -> str:
 
 
 def _words(text: str) -> Words | None:
-    """Text that no formula can be: words of four letters and more, and what stands in a text command."""
+    """Text that no formula can be: words of four letters and more, what stands in a text command, a date."""
+    if _DATE.fullmatch(text):
+        return Words(re.sub(r"\b0", "", text))
     if not re.search(r"[A-Za-z]{4}|\\(?:text|mbox|mathrm)", text) or re.search(r"[\d=<>^&]", text):
         return None
     bare = words_of(text)

@@ -9,6 +9,7 @@ import re
 from typing import Literal, NamedTuple
 
 from evalcore.grading.math.vocabulary import (
+    CAPITALS,
     FUNCTIONS,
     GREEK,
     LETTERS,
@@ -46,6 +47,7 @@ _TOKEN = re.compile(
     r"|(?P<unicode>[^\x00-\x7f])",
     re.ASCII,
 )
+_UNIT_LETTERS = frozenset({"m", "s", "g", "h", "L", *CAPITALS})
 _BARE = {"**": "^", "==": "=", "=<": "<=", "=>": ">=", "\\\\": "newline"}
 
 
@@ -169,7 +171,10 @@ def _wordy(command: str, content: str, spaced: bool, before: list[Token]) -> lis
         return [Token("op", "-", spaced)]
     behind = bool(before) and (before[-1].kind in ("number", "name") or before[-1].text in (")", "}"))
     degrees = any(token.text in ("circ", "°") for token in before[-2:])
-    if behind and (content[:1] in " ~" or degrees) and (len(plain) == 1 or lower in UNITS):  # `5\text{ m}`
+    apart = (
+        content[:1] in " ~" or degrees or (before and before[-1].kind == "number" and plain in _UNIT_LETTERS)
+    )
+    if behind and apart and (len(plain) == 1 or lower in UNITS):  # `5\text{ m}`
         return [Token("text", plain, spaced)]
     if plain in FUNCTIONS or (command == "operatorname" and plain.isalpha()):
         return [_name(plain, spaced)]

@@ -181,6 +181,8 @@ def _trigonometric(function: Callable[[Value], Value]) -> Callable[[Value], Valu
 def _plus(*terms: Value) -> Value:
     total = terms[0]
     for term in terms[1:]:
+        if isinstance(term, mpmath.matrix) != isinstance(total, mpmath.matrix):
+            raise TypeError("a matrix and a number")  # mpmath adds it to each cell
         total = total + term
     return total
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 
-from evalcore.grading.math.vocabulary import CAPITALS, DIRECTIONS, MEASURES, PERCENT, UNIT_NAMES
+from evalcore.grading.math.vocabulary import CAPITALS, DIRECTIONS, MEASURES, PERCENT, SHORT_UNITS, UNIT_NAMES
 
 _BEFORE = {"square": "2", "sq": "2", "cubic": "3"}
 _BEHIND = {"squared": "2", "cubed": "3"}
 # `MW` and `mW`, `M` and `m` differ in the case of a letter alone.
 _MEGA = re.compile(r"\bM(?=[A-Z]|eV)")
 _CAPITAL = re.compile(r"\b[NJWVACTFKM]\b")
+_SHORT = re.compile(rf"\b(?:{'|'.join(SHORT_UNITS)})\b")
 _PART = re.compile(r"[a-z]+|[%$/]|-?\d+")
 
 
 def unit_of(text: str) -> str:
     """One name for a unit however it is written: ``inches``, ``Inch`` and ``in.`` are ``in``; else its words."""
     text = _CAPITAL.sub(lambda letter: CAPITALS[letter[0]], _MEGA.sub("mega", text))
-    parts = _PART.findall(re.sub(r"[{}^]|(?<=-) ", "", text.lower()))
+    text = _SHORT.sub(lambda short: SHORT_UNITS[short[0]], text.lower())
+    parts = _PART.findall(re.sub(r"[{}^]|(?<=-) ", "", text))
     if any(part in PERCENT for part in parts):
         return "%"
     words: list[str] = []

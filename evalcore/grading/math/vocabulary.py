@@ -48,6 +48,8 @@ UNIT_NAMES |= {
 }
 """A prefix and a unit, or the letters of both; ``mega`` is written out, as its letter is that of ``milli``."""
 
+SHORT_UNITS = {"mph": "mi/h", "kph": "km/h", "cc": "cm3"}
+
 CAPITALS = {
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "amp", "C": "coulomb", "T": "tesla", "F": "farad",
     "K": "kelvin", "M": "molar",
@@ -55,7 +57,7 @@ CAPITALS = {
 """What these letters are as units, where small ones are others or none."""
 
 MEASURES = frozenset(UNIT_NAMES.values()) | _SI_UNITS.keys() | {
-    "%", "kph", "mph", "cent", "am", "pm", "ton", "rpm", "molar",
+    "%", "cent", "am", "pm", "ton", "rpm", "molar",
 }
 """Units that contradict each other, where other words behind a number only describe it."""
 

@@ -59,6 +59,7 @@ def test_exact_numbers_have_a_largest(text: str) -> None:
         (r"\sqrt{2}\sqrt{3} - \sqrt{6}", "0", True),
         (r"\sqrt{10^{80}+1}", "10^{40}", False),
         ("1/(x-x)", "2", None),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}+1", r"\begin{pmatrix}2&3\\4&5\end{pmatrix}", None),
         (r"\sqrt{-1-x^2}", r"i\sqrt{1+x^2}", True),
         ("f(x)", "g(x)", False),
     ],
