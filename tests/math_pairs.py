@@ -529,6 +529,8 @@ x=\pm2 ||| y=\pm2
 5 apples and 3 oranges ||| 3 apples and 5 oranges
 05/01/2021 ||| 10/02/2021
 2020-01-05 ||| 2020-05-01
+5\text{ or more} ||| 5
+5\text{ or more} ||| 5\text{ or less}
 """
 
 

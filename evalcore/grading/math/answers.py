@@ -159,6 +159,9 @@ class _Grammar(Commands):
             unit.append(self.next().text)
         if not unit:
             return value
+        words = " ".join(unit).lower().split()
+        if words[0] == "or" and _BOUNDS & set(words):
+            raise Unreadable("a bound in words")  # `5\text{ or more}`
         return Quantity(value, unit_of(" ".join(unit)))
 
     def _preamble(self) -> Words | None:
