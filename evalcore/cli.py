@@ -276,7 +276,9 @@ def explain(
     place: Annotated[Path, typer.Argument(help="A benchmark folder, or a JSONL file with responses.")],
     problem: Annotated[str, typer.Option(help="Its id; in a file without ids the line number.")],
     sample: Annotated[int | None, typer.Option(help="-1 is greedy; default: the first there is.")] = None,
-    grader: Annotated[str, typer.Option(help="For a file; a folder knows its own.")] = "math",
+    grader: Annotated[
+        str | None, typer.Option(help="For a file; default: as our benchmark of its folder's name, or math.")
+    ] = None,
     option: Annotated[list[str] | None, typer.Option(help="A grader option, as extract=relaxed.")] = None,
 ) -> None:
     from evalcore.explain import explain

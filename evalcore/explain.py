@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalcore import grading
+from evalcore import grading, nemo_skills
 from evalcore.benchmarks import read_jsonl
 from evalcore.errors import ResultsError
 from evalcore.grading import Options
@@ -49,7 +49,7 @@ def explain(
     problem_id: str,
     *,
     sample: int | None = None,
-    grader: str = "math",
+    grader: str | None = None,
     options: Options | None = None,
 ) -> str:
     """What became of one answer, step by step, graded anew beside what is recorded.
@@ -58,16 +58,23 @@ def explain(
         place: a benchmark folder, or a JSONL file with ``generation`` and ``expected_answer``, such as
             NeMo-Skills' ``output-rs0.jsonl``, where a problem without an id is known by its line number.
         sample: GREEDY or an index; None: the greedy answer, else the first there is.
-        grader, options: for a file; a folder's manifest names its own.
+        grader, options: for a file, by default as ``nemo_skills.grade`` has them for its folder; a folder's
+            manifest names its own.
 
     Raises:
         ResultsError: there is no such problem or sample; lists some that there are.
     """
     if place.is_dir():
+        if nemo_skills.is_results(place):
+            raise ResultsError(
+                f"{place}: results of NeMo-Skills; name one of their files, as in output-rs0.jsonl"
+            )
         manifest = Manifest.load(place)
         grader, options = manifest.grading.grader, manifest.grading.options
         found = _of_folder(place, manifest, problem_id)
     else:
+        by = nemo_skills.grading_of(place.absolute().parent, grader, options)
+        grader, options = by.grader, by.options
         found = _of_file(place, problem_id)
     samples = sorted(found)
     chosen = samples[0] if sample is None else sample
@@ -75,7 +82,7 @@ def explain(
         raise ResultsError(
             f"{place}: no sample {chosen} of {problem_id}; there are {', '.join(map(str, samples))}"
         )
-    lines = list(_lines(found[chosen], chosen, grader, options or {}))
+    lines = list(_lines(found[chosen], chosen, grader, options))
     if len(found) > 1:
         lines += _others(found)
     return "\n".join(f"{name:<10} {text}" for name, text in lines)

@@ -35,7 +35,8 @@ from evalcore.tally import vote_of
 
 # `Judgement: Yes.`, `**Judgement**: yes`, `Judgment: [No]`, `Judgement: **\boxed{Yes}**`
 _VERDICT = re.compile(
-    r"\bjudge?ment\b[\s*_`:=\-–]{0,8}(?:is\b)?[\s*_`:\"'\[({$]{0,8}(?:\\(?:boxed|text|textbf)\{){0,2}(yes|no)\b",
+    r"\bjudge?ment\b[\s*_`:=\-–]{0,8}(?:is\b)?[\s*_`:\"'\[({$]{0,8}(?:\\(?:boxed|text|textbf)\{){0,2}(yes|no)\b"
+    r"(?!\s*(?:/|or\b|and\b)\s*(?:yes|no)\b)",  # the question itself: `Judgement: Yes or No`
     re.IGNORECASE,
 )
 

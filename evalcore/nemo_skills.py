@@ -119,7 +119,7 @@ def grade(
             reference.
     """
     outputs = _required_outputs(folder)
-    by = _grading(folder, grader, options)
+    by = grading_of(folder, grader, options)
     log.info("%s: graded by %s%s", folder, by.grader, f" with {by.options}" if by.options else "")
     total = sum(1 for _ in _with_responses(outputs))
     # What the next summary takes; the last to be asked for counts. Before any row, so that a summary can say
@@ -142,7 +142,12 @@ def _name(folder: Path) -> str:
     return plain_name((folder.resolve() if folder.name in ("", "..") else folder).name)
 
 
-def _grading(folder: Path, grader: str | None, options: Options | None) -> Grading:
+def grading_of(folder: Path, grader: str | None, options: Options | None) -> Grading:
+    """How a benchmark's folder is graded: as is asked for, as our benchmark of its name is, or by ``math``.
+
+    Raises:
+        ConfigError: no such grader or option.
+    """
     name = _name(folder)
     if grader is None and name in benchmark_names():
         benchmark = load_benchmark(name)
@@ -241,6 +246,9 @@ def _read(file: Path) -> Iterator[Row]:
             try:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError as error:
+                if not line.endswith(b"\n"):
+                    log.warning("%s:%d: the last line is torn; it counts as not there yet", file, number)
+                    return
                 raise ResultsError(f"{file}:{number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise ResultsError(f"{file}:{number}: not a row, but {type(row).__name__}")

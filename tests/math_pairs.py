@@ -308,6 +308,16 @@ y=1, x=\pm2 ||| x=\pm2, y=1
 9.8 \mathrm{~m} \mathrm{~s}^{-2} ||| 9.8\text{ m/s}^2
 50\text{ mph} ||| 50\text{ miles per hour}
 10\text{ cc} ||| 10\text{ cm}^3
+1 hour 30 minutes ||| 1 hr 30 min
+\angle ABC ||| \angle CBA
+\angle ABC=30^\circ ||| 30^\circ
+17 \bmod 5 ||| 2
+x>1 and x<2 ||| (1,2)
+x>1 \text{ and } x<2 ||| 1<x<2
+３ ||| 3
+½ ||| 0.5
+3½ ||| 3.5
+\frac{dy}{dx}=2x ||| 2x
 """
 
 _DIFFERENT = r"""
@@ -531,6 +541,11 @@ x=\pm2 ||| y=\pm2
 2020-01-05 ||| 2020-05-01
 5\text{ or more} ||| 5
 5\text{ or more} ||| 5\text{ or less}
+1 hour 30 minutes ||| 1
+\frac{dy}{dx} ||| \frac{y}{x}
+\angle ABC ||| \angle ACB
+16 \bmod 5 ||| 16
+x>1, x<2 ||| (1,2)
 """
 
 

@@ -256,3 +256,16 @@ def test_the_greedy_answer_has_no_vote_on_what_is_judged(tmp_path: Path, server:
     folder = made(tmp_path, [("a", GREEDY, "8"), ("a", 0, "8"), ("a", 1, "10")])
     assert judge(folder, settings(server), majority=True).asked == 2
     assert sorted(server.questions) == ["10", "8"]
+
+
+def test_right_answers_of_any_spelling_are_one_vote(tmp_path: Path, server: JudgeServer) -> None:
+    folder = made(tmp_path, [("a", i, answer) for i, answer in enumerate(["7.0", "7.00", "8", "8", "7.000"])])
+    [part] = (folder / GRADES).glob("*.jsonl")
+    part.write_text(
+        "".join(
+            line.replace('"symbolic_correct":false', '"symbolic_correct":true') if "7.0" in line else line
+            for line in part.read_text().splitlines(keepends=True)
+        )
+    )
+    judge(folder, settings(server), majority=True)
+    assert "8" not in server.questions

@@ -135,7 +135,17 @@ def test_generations_without_grades_are_ungraded_not_wrong(tmp_path: Path) -> No
     assert modes(card)["pass@1[1]"].symbolic_correct is None
 
 
-@pytest.mark.parametrize("text", ['{"problem": "a"', "7\n", '{"problem": "b"}\n'])
+def test_a_last_line_that_is_torn_is_not_there_yet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [line("a", "1", True), line("b", "1", True)]
+    write_lines(tmp_path / "output-rs0.jsonl", rows)
+    (tmp_path / "output-rs1.jsonl").write_text(json.dumps(rows[0]) + '\n{"problem": "b"')
+    [card] = summarized(tmp_path)
+    assert not card.complete
+    assert card.subsets[0].counts.generated == 3
+    assert "output-rs1.jsonl:2: the last line is torn" in caplog.text
+
+
+@pytest.mark.parametrize("text", ['{"problem": "a"\n', "7\n", '{"problem": "b"}\n'])
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
     write_lines(tmp_path / "output-rs0.jsonl", [line("a", "1", True)])
     (tmp_path / "output-rs1.jsonl").write_text(text)

@@ -260,3 +260,11 @@ def test_a_scorecard_of_other_weights_is_not_taken_for_these(tmp_path: Path) -> 
     settings.model_copy(update={"checkpoint": other}).save(tmp_path)
     with pytest.raises(ResultsError, match="other settings"):
         Scorecard.load(tmp_path)
+
+
+@pytest.mark.parametrize("long", ["123" + ",123" * 2000, r"a\\" + " " * 60_000 + "x"])
+def test_answers_of_any_length_vote_by_their_digest(tmp_path: Path, long: str) -> None:
+    answers = [long, long, "7"]
+    folder = write(tmp_path, manifest(1, 3), [Sample("a", i, a, False) for i, a in enumerate(answers)])
+    card = summarize(folder)
+    assert card.subsets[0].modes[0].evaluation_mode == "majority@3"

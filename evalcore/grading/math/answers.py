@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from evalcore.grading.math.commands import Commands
+from evalcore.grading.math.display import display
 from evalcore.grading.math.lexer import Unreadable
 from evalcore.grading.math.nodes import (
     Answers,
@@ -26,7 +27,9 @@ from evalcore.grading.math.nodes import (
     Sequence,
     Symbol,
     Words,
+    symbols,
 )
+from evalcore.grading.math.sets import is_set
 from evalcore.grading.math.units import unit_of
 from evalcore.grading.math.vocabulary import FUNCTIONS, GREEK, MULTIPLIERS
 
@@ -102,6 +105,12 @@ class _Grammar(Commands):
             return items[0]
         if joints == {"or"} and all(isinstance(i, Relation) and set(i.operators) <= _ORDER for i in items):
             return Apply("cup", tuple(items))
+        if (
+            joints == {"and"}
+            and all(map(is_set, items))
+            and len(frozenset().union(*map(symbols, items))) == 1
+        ):
+            return Apply("cap", tuple(items))
         return Answers(tuple(items))
 
     def item(self) -> Node:
@@ -113,12 +122,12 @@ class _Grammar(Commands):
         operators = []
         while self.at(*_RELATIONS) or self.at_name("pmod", "mod", "bmod"):
             if self.token.kind == "name":
-                self.next()
+                name = self.next().text
                 bracketed = self.take("(") or self.take("{")
                 modulus = self.sum()
                 if bracketed:
                     self.expect(")", "}")
-                sides[-1] = Apply("mod", (sides[-1], modulus))
+                sides[-1] = _remainder(name, sides[-1], modulus)
                 continue
             if self.take("="):
                 # `x = \{1, 2\}`; and `x == 2` or `= 5` have one side only
@@ -162,6 +171,8 @@ class _Grammar(Commands):
         words = " ".join(unit).lower().split()
         if words[0] == "or" and _BOUNDS & set(words):
             raise Unreadable("a bound in words")  # `5\text{ or more}`
+        if _is_compound(unit):
+            return Words(f"{display(value)} {unit_of(' '.join(unit))}")
         return Quantity(value, unit_of(" ".join(unit)))
 
     def _preamble(self) -> Words | None:
@@ -177,6 +188,21 @@ class _Grammar(Commands):
         if not (self.take("=", ":", "~") or announced or self.token.kind == "number"):
             raise Unreadable("words before a formula")
         return Words(words_of(" ".join(label)))
+
+
+def _is_compound(unit: list[str]) -> bool:
+    """``hours 30 minutes``: a number and a unit behind the first one, and no power."""
+    return any(
+        word.isdigit() and before.isalpha() and after.isalpha()
+        for before, word, after in zip(unit, unit[1:], unit[2:], strict=False)
+    )
+
+
+def _remainder(name: str, left: Node, modulus: Node) -> Node:
+    r"""``17 \bmod 5`` is 2; ``2 \pmod 5`` and ``n \bmod 5`` are classes."""
+    if name == "bmod" and isinstance(left, Number) and isinstance(modulus, Number) and modulus.value > 0:
+        return Number(left.value % modulus.value)
+    return Apply("mod", (left, modulus))
 
 
 _FUNCTION_NAMES = frozenset({"phi", "psi", "varphi", "mathbb P", "mathbb E"})

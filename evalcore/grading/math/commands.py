@@ -36,7 +36,7 @@ class Commands(Expressions):
     def command(self) -> Node:
         name = self.next().text
         if name in ("frac", "dfrac", "tfrac", "cfrac"):
-            return Apply("/", (self._part(), self._part()))
+            return _derivative(Apply("/", (self._part(), self._part())))
         if name in ("binom", "dbinom", "tbinom"):
             return Apply("binom", (self._part(), self._part()))
         if name == "infty":
@@ -53,6 +53,8 @@ class Commands(Expressions):
             return Symbol(f"mathbb {self._raw()}")
         if name in DECORATED:
             return Symbol(f"{DECORATED[name]} {self._raw()}")
+        if name in ("angle", "measuredangle") and (corners := self._corners()):
+            return Symbol(f"angle {min(corners, corners[::-1])}")
         if name in SILENT:
             return self.power()
         if name in DELTA:
@@ -145,6 +147,14 @@ class Commands(Expressions):
             return Apply("/", (nary("*", factors), self.power()))
         return nary("*", factors)
 
+    def _corners(self) -> str | None:
+        """The three letters that name an angle, whose middle one is its vertex; else nothing is taken."""
+        letters = self.tokens[self.position : self.position + 3]
+        if not all(token.kind == "symbol" and token.text.isupper() for token in letters):
+            return None
+        self.position += 3
+        return "".join(token.text for token in letters)
+
     def _at_differential(self) -> bool:
         return self.integrals > 0 and self.token.text == "d" and self.peek().kind == "symbol"
 
@@ -189,3 +199,11 @@ class Commands(Expressions):
         if not isinstance(variable, Symbol) or (name == "lim") != (len(parts) == 2):
             raise Unreadable(f"{name} without its bounds")
         return Apply(name, (body, *parts))
+
+
+def _derivative(quotient: Apply) -> Node:
+    """``dy/dx`` is one symbol, in which no d cancels."""
+    match quotient.args:
+        case (Apply("*", (Symbol("d"), Symbol(above))), Apply("*", (Symbol("d"), Symbol(below)))):
+            return Symbol(f"d{above}/d{below}")
+    return quotient

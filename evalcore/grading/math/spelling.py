@@ -3,8 +3,14 @@ r"""One spelling for what only looks different: ``$1,\!234$`` and ``1,234``; ``\
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
+# Fullwidth characters and vulgar fractions: ３, ＝, ½.
+_PLAIN = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {
+    code: re.sub(r"(\d+)⁄(\d+)", r"\\frac{\1}{\2}", unicodedata.normalize("NFKC", chr(code)))
+    for code in (0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F))
+}
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 # Spacing commands, and sizes of brackets; `\left\{` and `\{` mean the same. No letter of the answer goes.
 _LOOK = re.compile(
@@ -28,7 +34,7 @@ def normalize(answer: str) -> str:
 
     Linear in the text. Letters are never deleted: ``\text{east}`` stays what it is.
     """
-    answer = _undelimited(answer.strip())
+    answer = _undelimited((answer if answer.isascii() else answer.translate(_PLAIN)).strip())
     if "\\\\" in answer and not _LINE_BREAK.search(answer) and _ESCAPED_TWICE.search(answer):
         answer = answer.replace("\\\\", "\\")  # escaped as in JSON: \\frac
     answer = _FAR_PLACES.sub(r"\1", _LOOK.sub(_look, answer).replace("−", "-"))

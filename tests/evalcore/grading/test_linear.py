@@ -84,6 +84,13 @@ def test_comparison_of_texts(grader: str) -> None:
         assert grows_linearly(call), unit
 
 
+def test_math_compares_text_in_linear_time() -> None:
+    def call(length: int) -> object:
+        return GRADERS["math"].quick("a\\\\" + " " * (length // 4) + "x", "5", {})
+
+    assert grows_linearly(call)
+
+
 def test_the_measure_itself_knows_quadratic_time() -> None:
     assert not grows_linearly(lambda length: sum(1 for _ in range(length * length // 250)))
 
