@@ -342,6 +342,25 @@ def track(
         typer.echo(f"{folder}: {track(folder, wandb, dict(pairs))}")
 
 
+@app.command(
+    help=_examples(
+        "List the cluster profiles of env.toml, or print one of them with all that it extends.",
+        "profiles",
+        "profiles my-cluster --file ~/nemotron/env.toml",
+    )
+)
+def profiles(
+    name: Annotated[str | None, typer.Argument(help="One of them, as JSON.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Default: $EVALCORE_ENV_TOML, then ./env.toml.")] = None,
+) -> None:
+    from evalcore.profiles import describe, load_profiles
+
+    known = load_profiles(file)
+    typer.echo(known.get(name).model_dump_json(indent=2, exclude_none=True) if name else describe(known))
+    if name and (unused := known.unused(name)):
+        typer.echo(f"not used by an evaluation: {', '.join(unused)}", err=True)
+
+
 @_verb(
     "All the stages of an evaluation in this process: plan, convert, generate, grade, judge, summarize, track.",
     "run include/tiny/checkpoints/step-001800 --suite tiny",

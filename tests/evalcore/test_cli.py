@@ -61,6 +61,7 @@ def refused(
 
 
 VERBS = ["prepare", "plan", "convert", "serve", "generate", "grade", "judge", "summarize", "track", "run"]
+VERBS += ["profiles"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
