@@ -65,7 +65,7 @@ def _walltime(value: str) -> str:
         walltime_seconds(value)
     except ConfigError as error:
         raise ValueError(str(error)) from None
-    return value
+    return value.strip()
 
 
 def _text_of_number(value: object) -> object:

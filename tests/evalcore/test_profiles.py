@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from evalcore import cli
 from evalcore.errors import ConfigError
@@ -86,6 +86,7 @@ def test_a_file_as_nemotron_has_it(read: Read, monkeypatch: pytest.MonkeyPatch) 
 [wandb]
 project = "nemotron"
 entity = "${oc.env:NO_SUCH_ENTITY,my-team}"
+mode = ""
 tags = ["nightly"]
 
 [artifacts]
@@ -209,6 +210,7 @@ def test_defaults_of_slurm(read: Read) -> None:
     ("text", "key", "value"),
     [
         ("time = 30", "time", "30"),
+        ('time = " 4:00:00\\n"', "time", "4:00:00"),
         ("mem = 0", "mem", "0"),
         ("env = {OMP_NUM_THREADS = 4}", "env", {"OMP_NUM_THREADS": "4"}),
         ('env_vars = ["A=1", "B=x=y"]', "env", {"A": "1", "B": "x=y"}),
@@ -368,8 +370,11 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(read: Read, name: str,
     profiles = read(f'[c]\n{SLURM}env = {{{name} = "{value}"}}\n')
     with pytest.raises(ConfigError, match=f"c.env: {name} is a secret") as error:
         profiles.get("c")
-    assert "12345" not in f"{error.value} {error.value.__cause__}"
-    assert error.value.__suppress_context__
+    assert "12345" not in str(error.value)
+    assert (error.value.__cause__, error.value.__suppress_context__) == (None, True)
+    with pytest.raises(ValidationError) as invalid:
+        LocalProfile(name="c", env={name: value})
+    assert "12345" not in str(invalid.value)
 
 
 @pytest.mark.parametrize("key", ["host", "container_image", "mounts"])
