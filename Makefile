@@ -12,7 +12,8 @@ endif
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast lint format bench bench-client bench-grading bench-serve lock tiny clean
+.PHONY: help setup demo up test test-fast lint format bench bench-client bench-grading bench-serve lock tiny clean \
+  cluster cluster-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,12 @@ demo: $(INSTALLED) ## evaluate two real tiny checkpoints through the real Airflo
 
 up: $(INSTALLED) ## Airflow with its UI, these DAGs in it; Ctrl-C stops it
 	@$(BIN)/python include/demo/standalone.py
+
+cluster: $(INSTALLED) ## a real Slurm cluster on this machine (as root), for trial; Ctrl-C stops it
+	@$(BIN)/python include/demo/cluster.py up
+
+cluster-packages: $(INSTALLED) ## install what that needs (as root, with apt), or say what it is
+	@$(BIN)/python include/demo/packages.py
 
 test: lint ## all tests, those on the real Airflow included
 	$(BIN)/pytest

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster_folder import cluster_folder
+from demo.cluster import Cluster
 from demo.standalone import ROOT, Airflow
 
 BENCHMARKS = {
@@ -54,3 +56,10 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 def checkpoint() -> Path:
     """The late one, which knows most of its sums."""
     return sorted((ROOT / "include" / "tiny" / "checkpoints").glob("step-*"))[1]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real Slurm with two nodes and accounting; a test leaves it as it found it, without jobs."""
+    with cluster_folder() as folder, Cluster(folder) as running:
+        yield running

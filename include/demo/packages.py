@@ -1,0 +1,83 @@
+"""The system packages of the local Slurm cluster: what is missing, and its installation with apt."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# Debian and Ubuntu: each program the cluster starts, and the package it comes in.
+SLURM = {
+    "munged": "munge",
+    "slurmctld": "slurm-wlm",
+    "slurmd": "slurm-wlm",
+    "slurmdbd": "slurmdbd",
+    "sbatch": "slurm-wlm",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "mariadbd": "mariadb-server-core",
+    "mariadb-install-db": "mariadb-server-core",
+    "my_print_defaults": "mariadb-client-core",
+}
+# Without a program of its own: slurmdbd loads it.
+MYSQL_PLUGIN = "slurm-wlm-mysql-plugin"
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def missing(programs: Mapping[str, str] = SLURM) -> list[str]:
+    """The packages to install, sorted; empty if every program is there."""
+    path = f"{os.environ.get('PATH', os.defpath)}:{SBIN}"
+    found = {package for program, package in programs.items() if not shutil.which(program, path=path)}
+    if not list(Path("/usr/lib").glob("*/slurm*/accounting_storage_mysql.so")):
+        found.add(MYSQL_PLUGIN)
+    return sorted(found)
+
+
+def how_to_install(packages: list[str]) -> str:
+    """One line for whoever has to do it."""
+    return f"the local Slurm cluster needs {', '.join(packages)}: sudo apt-get install {' '.join(packages)}"
+
+
+def install(packages: list[str]) -> None:
+    """Install with apt; no daemon is started by it. CalledProcessError with apt's words if it cannot."""
+    # Debian's way to say that an installation must start nothing; the cluster starts its own daemons.
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    try:
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            subprocess.run(
+                ["apt-get", "-qq", *command],
+                env=env,
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+    finally:
+        if ours:
+            policy.unlink()
+
+
+def main() -> int:
+    """``make cluster-packages``: install what is missing if we may, say what is missing otherwise."""
+    packages = missing()
+    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"Installing {' '.join(packages)} ...", flush=True)
+        try:
+            install(packages)
+        except subprocess.CalledProcessError as error:
+            print(f"error: {' '.join(error.cmd)} failed", file=sys.stderr)
+        packages = missing()
+    if packages:
+        print(f"error: {how_to_install(packages)}", file=sys.stderr)
+    return 1 if packages else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
