@@ -348,7 +348,10 @@ def stop_other(root: Path) -> None:
     owner = recorded(root / "processes.json").get("cluster")
     if owner:
         owner.terminate()
-        psutil.wait_procs([owner], timeout=START_TIMEOUT)
+        deadline = time.monotonic() + START_TIMEOUT
+        # One whose parent has not looked yet is over, too.
+        while owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.1)
     if (root / "cluster.lock").exists():
         cluster = Cluster(root)
         cluster._take_root()
