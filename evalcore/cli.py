@@ -343,7 +343,7 @@ def track(
 
 
 @app.command(
-    help=_examples(
+    help=examples(
         "List the cluster profiles of env.toml, or print one of them with all that it extends.",
         "profiles",
         "profiles my-cluster --file ~/nemotron/env.toml",

@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -32,7 +30,6 @@ from evalcore import include
 from evalcore.errors import ConfigError
 
 _T = TypeVar("_T", bound=BaseModel)
-_UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 ServerType = Literal["embedded", "vllm", "sglang", "trtllm", "openai"]
 """Who answers: started by us on a free port, or (``openai``) anything OpenAI-compatible at an address."""
@@ -307,6 +304,9 @@ def is_override(argument: str) -> bool:
 
 
 def _parse_overrides(overrides: Sequence[str]) -> Any:
+    from omegaconf import OmegaConf  # here: grading on a node and reading a DAG need not wait for it
+    from omegaconf.errors import OmegaConfBaseException
+
     for override in overrides:
         if not is_override(override):
             raise ConfigError(
@@ -314,15 +314,18 @@ def _parse_overrides(overrides: Sequence[str]) -> Any:
             )
     try:
         return OmegaConf.from_dotlist([override.lstrip("+") for override in overrides])
-    except _UNREADABLE as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"overrides {' '.join(overrides)}: {_one_line(error)}") from error
 
 
 def _merge(*layers: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         # Interpolation stays text: ``${oc.env:…}`` would carry a secret into manifests and logs.
         merged = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.create, layers)), resolve=False)
-    except _UNREADABLE as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"settings: {_one_line(error)}") from error
     if not isinstance(merged, dict):
         raise ConfigError("settings: expected names and values, not a list")

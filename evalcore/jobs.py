@@ -98,11 +98,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
+    """detail: what a scheduler calls it, or says beside."""
+
     state: State
     exit_code: int | None = None
     signal: int | None = None
+    detail: str = ""
 
     def __str__(self) -> str:
+        if self.detail:
+            return f"{self.state} ({self.detail})"
         if self.exit_code:
             return f"{self.state} with exit code {self.exit_code}"
         if self.signal:

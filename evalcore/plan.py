@@ -16,15 +16,18 @@ server or the hub can tell.
 from __future__ import annotations
 
 import shlex
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import orjson
 
 from evalcore.benchmarks import load_benchmark, wanted_samples
 from evalcore.checkpoints import checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
-from evalcore.errors import BenchmarkError, ConfigError
+from evalcore.errors import BenchmarkError, ConfigError, EvalError
 from evalcore.grading import check_options
 from evalcore.manifest import settings_id
 from evalcore.prepare import prepare
@@ -71,6 +74,12 @@ class Plan:
             if command
         ]
         return [self.convert, *self.generate, *scoring, *([self.track] if self.track else [])]
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Plan:
+        """The plan that ``python -m evalcore.plan`` printed."""
+        content = orjson.loads(text)
+        return cls(**{**content, "benchmarks": [BenchmarkPlan(**b) for b in content["benchmarks"]]})
 
     def render(self) -> str:
         """The commands as shell lines."""
@@ -154,3 +163,18 @@ def _with_absolute_paths(config: EvalConfig) -> EvalConfig:
             "judge": config.judge.model_copy(update={"prompt": absolute_yaml(config.judge.prompt)}),
         }
     )
+
+
+def main() -> int:
+    """``python -m evalcore.plan``: the plan of the config on standard input, both as JSON; how clusters are asked."""
+    try:
+        planned = plan(EvalConfig.model_validate_json(sys.stdin.buffer.read()))
+    except EvalError as error:
+        print(f"evalcore: error: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.buffer.write(orjson.dumps(planned))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

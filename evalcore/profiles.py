@@ -31,8 +31,6 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from evalcore.config import Wandb
@@ -279,6 +277,9 @@ def _wandb(file: Path, section: Mapping[str, Any]) -> Wandb:
 
 def _interpolated(data: dict[str, Any], where: Callable[[str], str]) -> dict[str, Any]:
     """With ``${oc.env:NAME,default}`` and ``${other_key}`` replaced, as OmegaConf does it for Nemotron."""
+    from omegaconf import OmegaConf  # here: whoever only wants the names of profiles need not wait for it
+    from omegaconf.errors import OmegaConfBaseException
+
     for key, value in data.items():
         if isinstance(value, date | time):
             raise ConfigError(f'{where(key)}: write it in quotes, as in {key} = "{value}"')

@@ -1,0 +1,413 @@
+"""What is asked of a Slurm cluster, answered on its login node: one command for any number of jobs.
+
+``cluster`` sends this file ahead of each request through the connection's standard input, so that nothing has
+to be installed for it and it is never of another version. It needs Python 3.9 and its standard library alone::
+
+    python3 -c "$BOOT"      # on standard input: this source, a zero byte, the request as JSON
+
+Answers are one line of JSON, ``{"ok": …}`` or ``{"error": …}``; a traceback is a fault of ours. Facts only:
+what they mean is decided where they are asked for. The folder of a job's attempt holds::
+
+    command.json    argv, and the environment beside the secrets
+    secrets.json    0600, read and deleted when the job starts
+    supervise.py    what runs the command on the node
+    script.sh       what was submitted
+    id              Slurm's number of the job, written as soon as it is known
+    log.txt         what the job prints
+    result.json     written when it is over, on the node (supervise)
+    cancelled       somebody wants it stopped
+    consumed        its outcome was reported
+    lost            Slurm has not known it for too long
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+BOOT = (
+    "import sys; source, _, request = sys.stdin.buffer.read().partition(bytes(1));"
+    " exec(compile(source, 'agent', 'exec'), {'__name__': 'agent', 'REQUEST': request})"
+)
+"""The program that reads this file and a request."""
+
+COMMAND, SECRETS, SUPERVISOR, SCRIPT = "command.json", "secrets.json", "supervise.py", "script.sh"
+ID, LOG, RESULT, LOCK = "id", "log.txt", "result.json", "lock"
+CANCELLED, CONSUMED, LOST = "cancelled", "consumed", "lost"
+
+RESULT_BYTES = 512
+_SLURM_SECONDS = 60  # for one command of Slurm's; a controller that is down takes 8 to 30
+_LOCK_SECONDS = 90
+_LOG_BYTES = 1 << 15
+_NO_SLURMDBD = "accounting storage is disabled"
+
+Json = dict[str, Any]
+
+
+class Failure(Exception):
+    """One line for whoever asked. kind ``rejected``: Slurm will not have this job, now or later."""
+
+    def __init__(self, message: str, kind: str = "failed") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def submit(
+    folder: str, job_name: str, script: str, supervisor: str, command: Json, secrets: dict[str, str]
+) -> Json:
+    """Submit an attempt once, whoever asks and however often; returns its id.
+
+    A submission that was cut off is finished: by the id it left, else by the job's name, else anew.
+    """
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    try:
+        os.mkdir(folder, 0o700)  # what a job prints is its user's alone
+        was_there = False
+    except FileExistsError:
+        was_there = True
+    with _locked(folder) as lock:
+        known = _read(folder, ID)
+        if known:
+            return {"id": known, "new": False}
+        found = _by_name(job_name) if was_there else None
+        if found:
+            _write(folder, ID, found)
+            return {"id": found, "new": False}
+        _write(folder, COMMAND, json.dumps(command))
+        _write(folder, SUPERVISOR, supervisor)
+        _write(folder, SECRETS, json.dumps(secrets), mode=0o600)
+        _write(folder, RESULT, " " * RESULT_BYTES)
+        path = _write(folder, SCRIPT, script)
+        # The lock is sbatch's too: if we die, nobody looks for the job before sbatch has come to an end.
+        done = _call(["sbatch", "--parsable", path], pass_fds=lock)
+        if done.returncode:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, SECRETS))
+            said = _one_line(done.stderr) or f"exit code {done.returncode}"
+            raise Failure("sbatch: " + said, "failed" if _is_outage(said) else "rejected")
+        number = done.stdout.strip().split(";")[0]
+        _write(folder, ID, number)
+        return {"id": number, "new": True}
+
+
+def look(jobs: dict[str, int]) -> Json:
+    """The facts of attempts, by folder, each with its log from an offset on; one squeue and one sacct for all."""
+    ids = {folder: _read(folder, ID) for folder in jobs}
+    states, trouble = _states([number for number in ids.values() if number])
+    found = {}
+    for folder, offset in jobs.items():
+        number = ids[folder]
+        log, end = _log(folder, offset)
+        found[folder] = {
+            "id": number,
+            "states": {key: state for key, state in states.items() if _is_of(key, number)},
+            "result": _result(folder),
+            "cancelled": os.path.exists(os.path.join(folder, CANCELLED)),
+            "consumed": os.path.exists(os.path.join(folder, CONSUMED)),
+            "lost": os.path.exists(os.path.join(folder, LOST)),
+            "command": json.loads(_read(folder, COMMAND) or "{}"),
+            "log": log,
+            "offset": end,
+        }
+    return {"jobs": found, "trouble": trouble, "now": time.time()}
+
+
+def history(folder: str, limit: int, needs: str) -> Json:
+    """The newest attempts of a job as ``look`` finds them, newest first; and whether a folder is there."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    numbers = sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    found = look({os.path.join(folder, str(number)): 0 for number in numbers[:limit]})
+    return {**found, "missing": bool(needs) and not os.path.isdir(needs)}
+
+
+def mark(folder: str, name: str) -> Json:
+    """Note something about an attempt."""
+    if name not in (CONSUMED, LOST):
+        raise Failure(f"no such mark: {name}")
+    _write(folder, name, "")
+    return {}
+
+
+def cancel(folders: list[str]) -> Json:
+    """Stop jobs, also those still being submitted, and do not wait until they are gone."""
+    numbers = []
+    for folder in folders:
+        if not os.path.isdir(folder):
+            continue
+        _write(folder, CANCELLED, "")
+        with _locked(folder):
+            numbers += [number for number in [_read(folder, ID)] if number]
+    if numbers:
+        done = _call(["scancel", "--quiet", *numbers])
+        # What is over cannot be cancelled, and need not be.
+        if done.returncode and "Invalid job id" not in done.stderr:
+            raise Failure("scancel: " + _one_line(done.stderr))
+    return {"ids": numbers}
+
+
+def unpack(folder: str, digest: str, archive: str, check: list[str]) -> Json:
+    """Put a tar archive's files, sent in hexadecimal, into a folder: whole or not at all, and only once.
+
+    check: a command that has to succeed with them on PYTHONPATH, or they are not for this cluster.
+    """
+    if os.path.isdir(folder):
+        return {"new": False}
+    data = bytes.fromhex(archive)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise Failure(f"{folder}: what arrived is not what was sent")
+    temporary = f"{folder}.{uuid.uuid4().hex}.tmp"
+    try:
+        os.makedirs(temporary)
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            tar.extractall(temporary)
+        done = _call(check, env={"PYTHONPATH": temporary, "PYTHONDONTWRITEBYTECODE": "1"})
+        if done.returncode:
+            raise Failure(f"{check[0]}: {_one_line(done.stderr)[-200:]}", "rejected")
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not os.path.isdir(folder):
+                raise
+            return {"new": False}
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {"new": True}
+
+
+def run(argv: list[str], env: dict[str, str], timeout: float) -> Json:
+    """Run a command here and now."""
+    done = _call(argv, env=env, timeout=timeout)
+    return {"code": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+
+def files(folder: str, patterns: list[str]) -> Json:
+    """Size and SHA-256 of the files that match patterns below a folder, by path relative to it."""
+    import glob
+
+    found = {}
+    for pattern in patterns:
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            if os.path.isfile(path):
+                digest = hashlib.sha256()
+                with open(path, "rb") as stream:
+                    for block in iter(lambda: stream.read(1 << 20), b""):
+                        digest.update(block)
+                found[os.path.relpath(path, folder)] = {
+                    "size": os.path.getsize(path),
+                    "sha256": digest.hexdigest(),
+                }
+    return {"files": found}
+
+
+def _states(numbers: list[str]) -> tuple[dict[str, Json], str]:
+    """State, exit code and reason of jobs, array tasks apart; and why that may not be all there is to know."""
+    if not numbers:
+        return {}, ""
+    known: dict[str, Json] = {}
+    trouble = []
+    queue = _call(["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format=%i|%T|%r"])
+    if queue.returncode:
+        trouble.append("squeue: " + _one_line(queue.stderr))
+    wanted = set(numbers)
+    for line in queue.stdout.splitlines():
+        number, state, reason = ([*line.strip().split("|", 2), "", ""])[:3]
+        if number.split("_")[0] in wanted:
+            known[number] = {"state": state, "reason": reason, "queued": True}
+    listed = {number.split("_")[0] for number in known}
+    # Array tasks that are over have left the queue while others are in it.
+    rest = [number for number in numbers if number not in listed or "_" in "".join(known)]
+    if rest:
+        ended, why = _accounted(rest)
+        trouble += [why] if why else []
+        known = {**ended, **known}
+    return known, "; ".join(trouble)
+
+
+def _accounted(numbers: list[str]) -> tuple[dict[str, Json], str]:
+    done = _call(
+        ["sacct", "-n", "-P", "-X", "-D", "-j", ",".join(numbers), "-o", "jobid,state,exitcode,nodelist"]
+    )
+    if done.returncode == 0:
+        ended = {}
+        for line in done.stdout.splitlines():
+            number, state, code, nodes = ([*line.split("|", 3), "", "", ""])[:4]
+            ended[number] = {"state": state, "exit": code, "reason": nodes, "queued": False}
+        return ended, ""
+    if _NO_SLURMDBD not in done.stderr:
+        return {}, "sacct: " + _one_line(done.stderr)
+    ended = {}
+    for number in numbers:
+        shown = _call(["scontrol", "show", "job", "--oneliner", number])
+        for line in shown.stdout.splitlines():
+            fields = dict(re.findall(r"(\w+)=(\S*)", line))
+            key = number
+            if "ArrayTaskId" in fields:
+                key = "{}_{}".format(fields.get("ArrayJobId", number), fields["ArrayTaskId"])
+            ended[key] = {
+                "state": fields.get("JobState", ""),
+                "exit": fields.get("ExitCode", ""),
+                "reason": fields.get("Reason", ""),
+                "queued": False,
+            }
+        if shown.returncode and "Invalid job id" not in shown.stderr:
+            return ended, "scontrol: " + _one_line(shown.stderr)
+    return ended, ""
+
+
+def _by_name(job_name: str) -> str | None:
+    """The id of a job of that name, from the queue, else from accounting, else None.
+
+    Raises Failure if neither can be asked: then it is not known that there is none.
+    """
+    me = getpass.getuser()
+    queue = _call(["squeue", "--noheader", "--user", me, "--name", job_name, "--format=%F"])
+    if queue.returncode:
+        raise Failure("squeue: " + _one_line(queue.stderr))
+    numbers = queue.stdout.split()
+    if not numbers:
+        past = _call(
+            ["sacct", "-n", "-P", "-X", "-u", me, "--name", job_name, "-S", "now-30days", "-o", "jobid"]
+        )
+        if past.returncode and _NO_SLURMDBD not in past.stderr:
+            raise Failure("sacct: " + _one_line(past.stderr))
+        numbers = [line.split("_")[0] for line in past.stdout.split()] if not past.returncode else []
+    return numbers[-1] if numbers else None
+
+
+def _is_of(key: str, number: str | None) -> bool:
+    return number is not None and key.split("_")[0] == number
+
+
+def _is_outage(said: str) -> bool:
+    return bool(
+        re.search(r"(?i)unable to contact|timed? ?out|connection|communication|socket|temporar", said)
+    )
+
+
+def _result(folder: str) -> Json | None:
+    """What the node wrote, once it is complete."""
+    text = _read(folder, RESULT)
+    return json.loads(text) if text else None
+
+
+def _log(folder: str, offset: int) -> tuple[str, int]:
+    """The log from an offset on, whole lines only, at most so much of it; and the offset to go on from."""
+    try:
+        with open(os.path.join(folder, LOG), "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            start = max(offset, size - _LOG_BYTES)
+            stream.seek(start)
+            block = stream.read(_LOG_BYTES)
+    except OSError:
+        return "", offset
+    end = block.rfind(b"\n") + 1 or (len(block) if len(block) == _LOG_BYTES else 0)
+    return block[:end].decode(errors="replace"), start + end
+
+
+def _read(folder: str, name: str) -> str:
+    try:
+        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _write(folder: str, name: str, text: str, mode: int = 0o644) -> str:
+    """Write a file whole or not at all."""
+    path = os.path.join(folder, name)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.rename(temporary, path)
+    return path
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[tuple[int, ...]]:
+    """Hold an attempt's lock; where a file system has none, one's own name in the queue has to do."""
+    with open(os.path.join(folder, LOCK), "wb") as lock:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Failure(f"{folder}: is being submitted by somebody else for too long") from None
+                time.sleep(0.1)
+            except OSError:
+                break
+        yield (lock.fileno(),)
+
+
+def _call(
+    argv: list[str],
+    env: dict[str, str] | None = None,
+    timeout: float = _SLURM_SECONDS,
+    pass_fds: tuple[int, ...] = (),
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, **(env or {})},
+            timeout=timeout,
+            pass_fds=pass_fds,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except FileNotFoundError:
+        raise Failure(f"{argv[0]}: no such command on this host", "rejected") from None
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{argv[0]}: no answer within {timeout:.0f} s") from None
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join(lines)[-500:]
+
+
+_DO: dict[str, Callable[..., Json]] = {
+    "submit": submit,
+    "look": look,
+    "history": history,
+    "mark": mark,
+    "cancel": cancel,
+    "unpack": unpack,
+    "run": run,
+    "files": files,
+}
+
+
+def main(request: bytes) -> None:
+    """Answer one request, ``{"do": name, **arguments}``."""
+    arguments = json.loads(request)
+    try:
+        answer: Json = {"ok": _DO[arguments.pop("do")](**arguments)}
+    except Failure as failure:
+        answer = {"error": str(failure), "kind": failure.kind}
+    except OSError as error:
+        answer = {"error": "{}: {}".format(error.filename or "", error.strerror), "kind": "failed"}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "agent":
+    main(REQUEST)  # type: ignore[name-defined]  # noqa: F821 (from BOOT)

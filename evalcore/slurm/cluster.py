@@ -1,0 +1,200 @@
+"""One Slurm cluster: jobs that are submitted once, found again by name, and looked at all together.
+
+>>> cluster = Cluster(load_profiles().get("cluster"), Here())
+>>> job = cluster.ensure("evaluate_checkpoint-generate-1f0a", ["evalcore", "generate", …], {"HF_TOKEN": …})
+>>> cluster.look({job: 0})[job].status.state
+<State.RUNNING: 'running'>
+
+A ``backends.Backend``: a job is a folder below ``remote_job_dir``, an attempt a numbered folder in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evalcore.backends import Look, Unreachable
+from evalcore.errors import JobError
+from evalcore.profiles import SlurmProfile
+from evalcore.slurm import agent, script
+from evalcore.slurm.shell import Shell
+from evalcore.slurm.shipping import archive
+from evalcore.slurm.states import UNKNOWN, decide
+from evalcore.terminal import without_controls
+
+MAX_ATTEMPTS = 10
+"""How often a job that the cluster stopped (time limit, preemption, lost node) goes on before that is a failure."""
+
+_BROUGHT = ("manifest.json", "scorecard.json", "grades/*.jsonl", "judgements/*.jsonl")
+_SECONDS = 150.0  # for one request: some commands of Slurm's, each of which may wait for its controller
+
+
+class Cluster:
+    """A cluster as its profile describes it, reached through a shell."""
+
+    def __init__(self, profile: SlurmProfile, shell: Shell) -> None:
+        self.profile = profile
+        self.shell = shell
+        self.poll_interval = profile.poll_interval
+
+    def folder(self, name: str) -> str:
+        return f"{self.profile.remote_job_dir}/jobs/{name}"
+
+    def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
+        """The job of that name: the attempt still of use, or a new one; returns its folder.
+
+        Of use is one that runs or whose result nobody consumed. One that the cluster stopped is followed by
+        the next, up to MAX_ATTEMPTS; a job of that name with another command is cancelled first.
+
+        Args:
+            argv: ``evalcore …`` is run by this version of evalcore, sent there if it is not there yet.
+            env: beside the profile's; in no script, and in no file for longer than until the job starts.
+
+        Raises:
+            JobError: it was stopped too often, or Slurm refuses it.
+        """
+        root = self.folder(name)
+        own = argv[0] == "evalcore"
+        code = f"{self.profile.remote_job_dir}/evalcore/{archive().digest[:16]}" if own else ""
+        found = self._ask("history", folder=root, limit=MAX_ATTEMPTS + 1, needs=code)
+        listed = list(found["jobs"].items())
+        fresh = list(takewhile(lambda item: not item[1]["consumed"], listed))
+        number = int(listed[0][0].rpartition("/")[2]) + 1 if listed else 1
+        command = self._command(argv, code)
+        if fresh:
+            folder, facts = fresh[0]
+            status = decide(facts)
+            if facts["command"] and facts["command"]["argv"] != command["argv"]:
+                self.cancel([folder])
+            elif not facts["id"]:
+                number -= 1  # whoever submitted it was cut off
+            elif not status.state.is_resumable:
+                return str(folder)
+            elif len(fresh) >= MAX_ATTEMPTS:
+                self.consume(folder)
+                raise JobError(f"job {name}: {status}, {len(fresh)} times in a row. Log: {folder}/log.txt")
+        if found["missing"]:
+            self._ship(code)
+        folder = f"{root}/{number}"
+        self._ask(
+            "submit",
+            folder=folder,
+            job_name=f"{name}.{number}",
+            script=script.render(self.profile, f"{name}.{number}", folder),
+            supervisor=_source("supervise.py"),
+            command=command,
+            secrets=dict(env),
+        )
+        return folder
+
+    def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
+        found = self._ask("look", jobs=dict(offsets))
+        jobs = {}
+        for folder, facts in found["jobs"].items():
+            status = decide(facts)
+            lines = [without_controls(line)[:2000] for line in facts["log"].splitlines()]
+            # Nobody knows it because nobody could be asked: that says nothing.
+            unknown = status.detail.startswith(UNKNOWN) and not found["trouble"]
+            jobs[folder] = Look(status, lines, facts["offset"], unknown, facts["id"], found["trouble"])
+        return jobs
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        self._ask("cancel", folders=list(jobs))
+
+    def give_up(self, job: str) -> None:
+        self.cancel([job])  # should it come to light after all
+        self._ask("mark", folder=job, name="lost")
+
+    def consume(self, job: str) -> None:
+        self._ask("mark", folder=job, name="consumed")
+
+    def fetch(self, folder: str, into: Path) -> None:
+        """Bring a benchmark's folder here but for its generations; each file whole or not at all."""
+        there = self._ask("files", folder=folder, patterns=_BROUGHT)["files"]
+        for name, expected in there.items():
+            file = into / name
+            if _digest(file) == expected["sha256"]:
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                self.shell.get(f"{folder}/{name}", str(temporary))
+                if _digest(temporary) != expected["sha256"]:
+                    raise Unreachable(f"{name} has changed on its way here")
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def run(self, module: str, *, stdin: bytes, timeout: float) -> bytes:
+        """The output of a module of evalcore, run on the login node with this version of it.
+
+        Raises:
+            JobError: it failed; with its last error.
+        """
+        code = f"{self.profile.remote_job_dir}/evalcore/{archive().digest[:16]}"
+        if self._ask("history", folder="/nowhere", limit=0, needs=code)["missing"]:
+            self._ship(code)
+        environment = [f"{name}={value}" for name, value in self._environment(code).items()]
+        command = shlex.join(["env", *environment, self.profile.python, "-m", module])
+        done = self.shell.run(command, stdin, timeout=timeout)
+        if done.code:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.code}"]
+            raise JobError(without_controls(lines[-1]).removeprefix("evalcore: error: "))
+        return done.stdout
+
+    def _command(self, argv: Sequence[str], code: str) -> dict[str, Any]:
+        if not code:
+            return {"argv": list(argv), "env": self.profile.plain_env}
+        return {
+            "argv": [self.profile.python, "-m", "evalcore.cli", *argv[1:]],
+            "env": self._environment(code),
+        }
+
+    def _environment(self, code: str) -> dict[str, str]:
+        data = f"{self.profile.remote_job_dir}/data"
+        return {"EVALCORE_DATA": data, **self.profile.plain_env, "PYTHONPATH": code}
+
+    def _ship(self, folder: str) -> None:
+        sent = archive()
+        check = [self.profile.python, "-c", "import evalcore.cli, evalcore.plan"]
+        self._ask("unpack", folder=folder, digest=sent.digest, archive=sent.data.hex(), check=check)
+
+    def _ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """One request to the agent: one command over the connection."""
+        request = _source("agent.py").encode() + b"\0" + orjson.dumps({"do": do, **arguments})
+        command = shlex.join(["python3", "-c", agent.BOOT])
+        done = self.shell.run(command, request, timeout=_SECONDS)
+        try:
+            answer = orjson.loads(done.stdout.splitlines()[-1])
+        except (IndexError, orjson.JSONDecodeError):
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            why = without_controls(f"exit code {done.code}: {said[-1] if said else 'no answer'}")
+            if done.code == 127:
+                raise JobError(f"cluster {self.profile.name}: no python3 on its login node ({why})") from None
+            raise Unreachable(why) from None
+        if "error" in answer:
+            error = without_controls(str(answer["error"]))
+            if answer["kind"] == "rejected":
+                raise JobError(f"cluster {self.profile.name}: {error}")
+            raise Unreachable(error)
+        return dict(answer["ok"])
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _source(name: str) -> str:
+    return resources.files("evalcore.slurm").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,65 @@
+"""What Slurm says of a job and what the job says of itself, taken together.
+
+>>> decide({"id": "7", "states": {"7": {"state": "TIMEOUT", "exit": "0:0", "queued": False}}, "result": None, …})
+Status(state=<State.LOST: 'lost'>, exit_code=None, signal=None, detail='TIMEOUT')
+
+The result that the job wrote on its node decides before anything that Slurm says; Slurm decides where there is
+none. What neither knows is not over (``UNKNOWN``): accounting may be down, or late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evalcore.jobs import State, Status
+
+UNKNOWN = "unknown to Slurm"
+"""Detail of a job that runs as far as anybody knows: neither the queue nor accounting has it."""
+
+# Slurm's words for a job that the cluster stopped, not its command: another attempt can go on.
+_STOPPED = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED"})
+_ACTIVE = frozenset(
+    {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "REQUEUE_HOLD"}
+    | {"REQUEUE_FED", "SPECIAL_EXIT", "RESIZING", "SIGNALING", "STAGE_OUT", "RESV_DEL_HOLD"}
+)
+
+
+def decide(facts: Mapping[str, Any]) -> Status:
+    """Where a job stands, from what ``agent.look`` found.
+
+    CANCELLED is what we asked for; cancelled by somebody else is FAILED, since he meant it.
+    """
+    result, said = facts["result"], facts["states"].get(facts["id"]) or {}
+    word, by = ([*str(said.get("state", "")).split(), ""])[0], str(said.get("state", ""))
+    if result and result["exit_code"] == 0:
+        return Status(State.SUCCEEDED, exit_code=0)
+    if word == "OUT_OF_MEMORY":
+        return Status(State.FAILED, detail="OUT_OF_MEMORY: it takes more than the memory it asked for")
+    if result and not result["terminated"]:
+        if result["signal"]:
+            return Status(State.KILLED, signal=result["signal"])
+        return Status(State.FAILED, exit_code=result["exit_code"])
+    if word in _ACTIVE:
+        waits = word == "PENDING" and said.get("reason")
+        return Status(State.RUNNING, detail=f"PENDING ({said['reason']})" if waits else word)
+    if word == "CANCELLED":
+        if facts["cancelled"]:
+            return Status(State.CANCELLED)
+        return Status(State.FAILED, detail=f"{by}, not by us")
+    if word in _STOPPED:
+        return Status(State.LOST, detail=word)
+    if word == "DEADLINE":
+        return Status(State.FAILED, detail=word)
+    code, _, signal = str(said.get("exit", "")).partition(":")
+    if word == "FAILED" and code not in ("", "0"):
+        return Status(State.FAILED, exit_code=int(code))
+    if word == "FAILED" and signal not in ("", "0"):
+        return Status(State.KILLED, signal=int(signal))
+    if facts["cancelled"] and not said.get("queued"):
+        return Status(State.CANCELLED)
+    if facts["lost"]:
+        return Status(State.LOST, detail="Slurm has not known it for too long")
+    # Told to stop and stopped, though Slurm has not said why yet; FAILED without any code, which it says for
+    # some seconds after accounting was away; COMPLETED, while the result is still on its way here.
+    return Status(State.RUNNING, detail=f"{UNKNOWN} ({word or 'not listed'})")

@@ -1,0 +1,90 @@
+"""Runs a job's command on its node, and writes down how it ended: ``python3 supervise.py FOLDER``.
+
+Copied beside the job, so that it needs Python 3.9's standard library alone, on whatever host the job lands. The
+secrets are read and deleted before the command starts. SIGTERM (Slurm sends it when the job is cancelled, and
+shortly before its time is up) goes on to the command, which may finish what it has begun; what ends after it
+was told to is ``terminated``, whatever its exit code, and can go on in another job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+_RESULT_BYTES = 512
+_POLL = 0.5
+
+
+def main(folder: str) -> int:
+    def path(name: str) -> str:
+        return os.path.join(folder, name)
+
+    told = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda *_: told.append(True))
+    with open(path("command.json"), encoding="utf-8") as stream:
+        command = json.load(stream)
+    result: dict[str, Any] = {"job": os.environ.get("SLURM_JOB_ID", ""), "host": os.uname().nodename}
+    try:
+        process = subprocess.Popen(
+            command["argv"],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, **command.get("env", {}), **_secrets(path("secrets.json"))},
+            cwd=command.get("cwd") or None,
+        )
+    except OSError as error:
+        print("evalcore: error: cannot run {}: {}".format(command["argv"][0], error.strerror), flush=True)
+        return _write(path("result.json"), {**result, "exit_code": 127, "signal": None, "terminated": False})
+    passed_on = False
+    code: int | None = None
+    while code is None:
+        if told and not passed_on:
+            passed_on = True
+            print("evalcore: told to stop by Slurm: time is nearly up, or it is cancelled", flush=True)
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            code = process.wait(_POLL)
+        except subprocess.TimeoutExpired:
+            continue
+    # What it has left behind must not outlive it; Slurm would see to that too, but only of this job's end.
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return _write(
+        path("result.json"),
+        {
+            **result,
+            "exit_code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "terminated": bool(told),
+        },
+    )
+
+
+def _secrets(path: str) -> dict[str, str]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            secrets = json.load(stream)
+        os.unlink(path)
+    except FileNotFoundError:
+        return {}
+    return dict(secrets)
+
+
+def _write(path: str, result: dict[str, Any]) -> int:
+    """Write the result in place, where there is room for it on the fullest disk; return the job's exit code."""
+    line = json.dumps(result).encode().ljust(_RESULT_BYTES - 1) + b"\n"
+    with open(path, "r+b") as stream:
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return int(result["exit_code"] if result["exit_code"] is not None else 128 + result["signal"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,54 @@
+"""The backend of a cluster profile: local processes, or a Slurm cluster over the profile's connection."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from evalcore.backends import Backend, Local
+from evalcore.errors import ConfigError
+from evalcore.profiles import LocalProfile, SlurmProfile, load_profiles
+from evalcore.slurm.cluster import Cluster
+from evalcore.slurm.shell import Here, Shell
+
+_PROPAGATED = ("WANDB_API_KEY", "OPENAI_API_KEY", "HF_TOKEN")
+"""Keys that a job gets if they are set where Airflow's workers run."""
+
+
+def backend(cluster: str, jobs_folder: str) -> Backend:
+    """Where the jobs of a profile run. jobs_folder: that of local ones.
+
+    Raises:
+        ConfigError: no such profile, or one whose executor has no jobs.
+    """
+    profile = load_profiles().get(cluster)
+    if isinstance(profile, LocalProfile):
+        return Local(Path(jobs_folder))
+    if isinstance(profile, SlurmProfile):
+        return Cluster(profile, _shell(profile))
+    raise ConfigError(f"profile {cluster}: the executor {profile.executor} runs no jobs yet")
+
+
+def environment(cluster: str) -> dict[str, str]:
+    """What a job inherits from here.
+
+    A local one everything (API keys too) but Airflow's own settings and connections; one on a cluster only
+    keys, and what its profile takes from here.
+    """
+    profile = load_profiles().get(cluster)
+    if isinstance(profile, LocalProfile):
+        inherited = {n: v for n, v in os.environ.items() if not n.lstrip("_").startswith("AIRFLOW_")}
+        return inherited | profile.plain_env | _secrets(profile.secret_env)
+    return _secrets({name: name for name in _PROPAGATED} | profile.secret_env)
+
+
+def _secrets(sources: dict[str, str]) -> dict[str, str]:
+    return {name: os.environ[source] for name, source in sources.items() if source in os.environ}
+
+
+def _shell(profile: SlurmProfile) -> Shell:
+    if profile.tunnel == "local":
+        return Here()
+    from hooks.slurm import SshShell
+
+    return SshShell(profile)

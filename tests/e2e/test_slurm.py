@@ -1,0 +1,378 @@
+"""Jobs on a real Slurm over a real sshd: submitted once, found again, and over when a user would say so."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster_folder import cluster_folder
+from demo.cluster import Cluster as Slurm
+from evalcore import __version__
+from evalcore.backends import Look, Unreachable
+from evalcore.errors import JobError
+from evalcore.jobs import State, job_name
+from evalcore.profiles import SlurmProfile
+from evalcore.slurm.cluster import Cluster
+from evalcore.slurm.shell import Finished
+from hooks.slurm import SshShell
+from waiting import until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    """Jobs run as this user, who can run this Python."""
+    with cluster_folder() as folder, Slurm(folder, user="root") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def profile(slurm: Slurm) -> SlurmProfile:
+    return SlurmProfile(
+        name="cluster",
+        executor="slurm",
+        tunnel="ssh",
+        host=slurm.ssh_host,
+        ssh_conn_id=slurm.ssh_conn_id,
+        partition="main",
+        time="10",
+        remote_job_dir=str(slurm.remote_job_dir),
+        python=sys.executable,
+    )
+
+
+@pytest.fixture
+def cluster(slurm: Slurm, profile: SlurmProfile, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setenv("AIRFLOW_CONN_CLUSTER", slurm.connection_uri())
+    shell = SshShell(profile)
+    yield Cluster(profile, shell)
+    shell.close()
+    slurm.run("scancel", "--user=root")
+    until(lambda: not slurm.run("squeue", "-h"), "an empty queue")
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return job_name(request.node.name, time.time_ns())
+
+
+def look(cluster: Cluster, job: str) -> Look:
+    return cluster.look({job: 0})[job]
+
+
+def ended(cluster: Cluster, job: str) -> Look:
+    def over() -> Look | None:
+        found = look(cluster, job)
+        return found if found.status.state.is_over else None
+
+    found = until(over, f"the end of {job}")
+    assert found is not None
+    return found
+
+
+def running(cluster: Cluster, job: str) -> Look:
+    until(lambda: look(cluster, job).status.detail == "RUNNING", f"{job} to run")
+    return look(cluster, job)
+
+
+def submissions(slurm: Slurm, name: str) -> int:
+    """How many jobs Slurm has ever had of a job's attempts."""
+
+    def counted() -> int:
+        said = slurm.run("sacct", "-n", "-X", "-D", "-P", "-S", "now-1hours", "-o", "jobname")
+        return sum(line.startswith(name) for line in said.splitlines())
+
+    return until(counted, "the accounts, which come a second late")
+
+
+def test_a_job_gets_its_secrets_and_leaves_none(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    secret = "hunter2-and-more"
+    job = cluster.ensure(name, ["sh", "-c", 'echo "key of ${#KEY} letters"'], {"KEY": secret})
+    assert secret not in slurm.run("scontrol", "show", "job", look(cluster, job).id)
+    found = ended(cluster, job)
+    assert (found.status.state, found.log) == (State.SUCCEEDED, ["key of 16 letters"])
+    folder = Path(job)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not [f for f in folder.iterdir() if secret in f.read_text()]
+    assert not (folder / "secrets.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "said"),
+    [
+        ("exit 3", State.FAILED, "failed with exit code 3"),
+        ("kill -9 $$", State.KILLED, "killed by SIGKILL"),
+        ("exit 0", State.SUCCEEDED, "succeeded"),
+    ],
+)
+def test_how_a_command_ends(cluster: Cluster, name: str, script: str, state: State, said: str) -> None:
+    found = ended(cluster, cluster.ensure(name, ["bash", "-c", script], {}))
+    assert (found.status.state, str(found.status)) == (state, said)
+
+
+def test_a_command_that_is_not_there(cluster: Cluster, name: str) -> None:
+    found = ended(cluster, cluster.ensure(name, ["no-such-command"], {}))
+    assert found.log == ["evalcore: error: cannot run no-such-command: No such file or directory"]
+    assert found.status.exit_code == 127
+
+
+def test_too_much_memory_is_no_reason_to_try_again(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    if not slurm.has_memory_limit:
+        pytest.skip("this machine's cgroups cannot limit memory")
+    found = ended(cluster, cluster.ensure(name, [sys.executable, "-c", "bytearray(3 << 30)"], {}))
+    assert found.status.state is State.FAILED
+    assert found.status.detail.startswith("OUT_OF_MEMORY")
+
+
+def test_time_that_is_up_goes_on_in_the_next_attempt(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    command = ["bash", "-c", "trap 'echo stopping cleanly; exit 143' TERM; sleep 600 & wait"]
+    job = cluster.ensure(name, command, {})
+    slurm.end_now(running(cluster, job).id)
+    found = ended(cluster, job)
+    assert (found.status.state, found.status.detail) == (State.LOST, "TIMEOUT")
+    assert "stopping cleanly" in found.log
+    again = cluster.ensure(name, command, {})
+    assert again == job.replace("/1", "/2")
+
+
+def test_a_lost_node_and_preemption_go_on_too(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    job = cluster.ensure(name, ["sleep", "600"], {})
+    number = running(cluster, job).id
+    node = slurm.run("squeue", "-h", "-j", number, "-o", "%N").strip()
+    slurm.fail_node(node)
+    assert ended(cluster, job).status.detail == "NODE_FAIL"
+    slurm.resume_node(node)
+    second = cluster.ensure(name, ["sleep", "600"], {})
+    taker = slurm.preempt(running(cluster, second).id)
+    assert ended(cluster, second).status.detail == "PREEMPTED"
+    slurm.run("scancel", taker)
+    third = cluster.ensure(name, ["sleep", "600"], {})
+    assert [Path(attempt).name for attempt in (job, second, third)] == ["1", "2", "3"]
+    running(cluster, third)
+
+
+def test_who_cancels_a_job_means_it(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    job = cluster.ensure(name, ["sleep", "600"], {})
+    slurm.run("scancel", running(cluster, job).id)
+    found = ended(cluster, job)
+    assert found.status.state is State.FAILED
+    assert found.status.detail.endswith("not by us")
+
+
+def test_what_we_cancel_is_cancelled(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    job = cluster.ensure(name, ["sleep", "600"], {})
+    running(cluster, job)
+    cluster.cancel([job])
+    assert ended(cluster, job).status.state is State.CANCELLED
+    cluster.cancel([job])  # once more does no harm
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"partition": "nowhere"}, "invalid partition specified: nowhere"),
+        ({"extra_sbatch": ("--no-such-option=1",)}, "unrecognized option '--no-such-option=1'"),
+    ],
+)
+def test_what_slurm_refuses_is_said_and_not_tried_again(
+    cluster: Cluster, name: str, change: dict[str, object], said: str
+) -> None:
+    cluster.profile = cluster.profile.model_copy(update=change)
+    with pytest.raises(JobError, match="cluster cluster: sbatch: ") as refused:
+        cluster.ensure(name, ["true"], {})
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not list(Path(cluster.folder(name)).glob("*/secrets.json"))
+
+
+def test_asked_twice_at_once_it_is_submitted_once(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    found: list[str] = []
+    others = [Cluster(cluster.profile, SshShell(cluster.profile)) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda c=other: found.append(c.ensure(name, ["sleep", "600"], {})))
+        for other in others
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert submissions(slurm, name) == 1
+
+
+def test_a_submission_that_lost_its_id_is_found_by_name(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    job = cluster.ensure(name, ["sleep", "600"], {})
+    number = look(cluster, job).id
+    (Path(job) / "id").unlink()  # as if we had died right after sbatch
+    assert cluster.ensure(name, ["sleep", "600"], {}) == job
+    assert look(cluster, job).id == number
+    assert submissions(slurm, name) == 1
+
+
+def test_a_connection_cut_after_the_job_was_accepted(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    shell = cluster.shell
+
+    class Cutting:
+        """Cuts the connection while sbatch runs, so that its answer is lost."""
+
+        def run(self, command: str, stdin: bytes, *, timeout: float) -> Finished:
+            if b'"do":"submit"' not in stdin:
+                return shell.run(command, stdin, timeout=timeout)
+            cut = threading.Timer(0.25, slurm.cut_ssh)
+            cut.start()
+            try:
+                return shell.run(command, stdin, timeout=timeout)
+            finally:
+                cut.join()
+
+        def get(self, remote: str, local: str) -> None:
+            raise AssertionError("nothing is copied here")
+
+    cluster.shell = Cutting()
+    job = ""
+    for _ in range(20):
+        try:
+            job = cluster.ensure(name, ["sleep", "600"], {})
+            break
+        except Unreachable:
+            cluster.shell = shell
+    assert running(cluster, job).id
+    assert submissions(slurm, name) == 1
+
+
+def test_looks_go_on_over_a_new_connection(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    job = cluster.ensure(name, ["sleep", "600"], {})
+    running(cluster, job)
+    slurm.cut_ssh()
+
+    def seen() -> bool:
+        try:
+            return look(cluster, job).status.state is State.RUNNING
+        except Unreachable:
+            return False
+
+    until(seen, "another connection")
+
+
+def test_without_controller_nothing_changes(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    job = cluster.ensure(name, ["bash", "-c", "sleep 15; echo done"], {})
+    running(cluster, job)
+    slurm.stop("slurmctld")
+    try:
+        found = look(cluster, job)
+        assert found.status.state is State.RUNNING
+        assert found.trouble.startswith("squeue: ")
+        assert not found.is_unknown
+        with pytest.raises(Unreachable, match="contact slurm controller"):
+            cluster.ensure(f"{name}-other", ["true"], {})
+        # The job says for itself that it is done.
+        assert ended(cluster, job).log == ["done"]
+    finally:
+        slurm.start("slurmctld")
+    assert ended(cluster, cluster.ensure(f"{name}-other", ["true"], {})).status.state is State.SUCCEEDED
+
+
+def test_without_accounting_for_a_while_nothing_is_misjudged(
+    cluster: Cluster, slurm: Slurm, name: str
+) -> None:
+    job = cluster.ensure(name, ["bash", "-c", "sleep 2"], {})
+    running(cluster, job)
+    slurm.stop("slurmdbd")
+    try:
+        killed = cluster.ensure(f"{name}-killed", ["sleep", "600"], {})
+        slurm.run("scancel", running(cluster, killed).id)
+        assert ended(cluster, job).status.state is State.SUCCEEDED
+        assert look(cluster, killed).status.state is not State.SUCCEEDED
+    finally:
+        slurm.start("slurmdbd")
+    assert "CANCELLED" in ended(cluster, killed).status.detail
+
+
+def test_a_job_that_nobody_knows_is_given_up_only_when_told(cluster: Cluster, name: str) -> None:
+    job = cluster.ensure(name, ["sleep", "600"], {})
+    running(cluster, job)
+    (Path(job) / "id").write_text("999999")
+    found = look(cluster, job)
+    assert found.is_unknown
+    assert found.status.state is State.RUNNING
+    assert cluster.ensure(name, ["sleep", "600"], {}) == job
+    cluster.give_up(job)
+    assert cluster.ensure(name, ["sleep", "600"], {}) == job.replace("/1", "/2")
+
+
+def test_another_command_replaces_a_job_of_the_same_name(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    first = cluster.ensure(name, ["sleep", "600"], {})
+    running(cluster, first)
+    second = cluster.ensure(name, ["sleep", "601"], {})
+    assert second != first
+    assert ended(cluster, first).status.state is State.CANCELLED
+
+
+def test_evalcore_is_sent_once_and_is_this_version(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    def sent() -> list[Path]:
+        return list((slurm.remote_job_dir / "evalcore").glob("*"))
+
+    found = ended(cluster, cluster.ensure(name, ["evalcore", "--version"], {}))
+    assert found.log == [__version__]
+    [code] = sent()
+    before = code.stat().st_mtime_ns
+    ended(cluster, cluster.ensure(f"{name}-2", ["evalcore", "--version"], {}))
+    assert [folder.stat().st_mtime_ns for folder in sent()] == [before]
+
+
+def test_a_python_that_cannot_run_it_is_named(cluster: Cluster, slurm: Slurm, name: str) -> None:
+    for code in (slurm.remote_job_dir / "evalcore").glob("*"):
+        code.rename(code.with_name("put-aside"))
+    cluster.profile = cluster.profile.model_copy(update={"python": "/bin/false"})
+    with pytest.raises(JobError, match="cluster cluster: /bin/false: "):
+        cluster.ensure(name, ["evalcore", "--version"], {})
+    assert not [f for f in (slurm.remote_job_dir / "evalcore").glob("*") if f.name != "put-aside"]
+
+
+def test_results_come_back_whole(cluster: Cluster, slurm: Slurm, tmp_path: Path) -> None:
+    there = slurm.remote_job_dir / "results" / "toy"
+    for part, text in (
+        ("manifest.json", "{}"),
+        ("grades/a-0.jsonl", "g\n" * 1000),
+        ("generations/a-0.jsonl", "x"),
+    ):
+        (there / part).parent.mkdir(parents=True, exist_ok=True)
+        (there / part).write_text(text)
+    cluster.fetch(str(there), tmp_path)
+    assert sorted(f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*.json*")) == [
+        "grades/a-0.jsonl",
+        "manifest.json",
+    ]
+    assert (tmp_path / "grades" / "a-0.jsonl").read_text() == "g\n" * 1000
+    before = (tmp_path / "manifest.json").stat().st_mtime_ns
+    cluster.fetch(str(there), tmp_path)
+    assert (tmp_path / "manifest.json").stat().st_mtime_ns == before, "it is here already"
+
+
+def test_many_jobs_are_looked_at_with_one_command(cluster: Cluster, name: str) -> None:
+    jobs = [cluster.ensure(f"{name}-{i}", ["sleep", "600"], {}) for i in range(30)]
+    asked = []
+    shell = cluster.shell
+
+    class Counting:
+        def run(self, command: str, stdin: bytes, *, timeout: float) -> Finished:
+            asked.append(json.loads(stdin.partition(b"\0")[2])["do"])
+            return shell.run(command, stdin, timeout=timeout)
+
+        def get(self, remote: str, local: str) -> None:
+            raise AssertionError("nothing is copied here")
+
+    cluster.shell = Counting()
+    assert set(cluster.look(dict.fromkeys(jobs, 0))) == set(jobs)
+    assert asked == ["look"]
+    cluster.cancel(jobs)
+    assert asked == ["look", "cancel"]
