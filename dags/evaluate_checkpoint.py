@@ -22,6 +22,7 @@ from pathlib import Path
 from airflow.sdk import DAG, Param, task_group
 
 from evalcore import include
+from evalcore.profiles import load_profiles
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
 from operators.grade import GradeOperator
@@ -114,9 +115,10 @@ params = {
     "cluster": Param(
         "local",
         type="string",
-        enum=["local"],
-        description="Where the jobs run: local is the machine of Airflow's workers.",
-        section="Other settings",
+        enum=list(load_profiles().names),
+        description="Where the jobs run: a profile of env.toml, whose checkpoint and results lie there; local is the "
+        "machine of Airflow's workers.",
+        section="Names and places",
     ),
     "overrides": Param(
         [],
@@ -140,17 +142,22 @@ with DAG(
 ) as dag:
     plan = PlanOperator(task_id="plan", retries=0)
     planned = plan.output
-    job = {"jobs_folder": planned["jobs_folder"]}
+    job = {"jobs_folder": planned["jobs_folder"], "cluster": "{{ params.cluster }}"}
 
     convert = ConvertOperator(task_id="convert", argv=planned["convert"], returns=planned["generate"], **job)
     generate = GenerateOperator.partial(task_id="generate", **job).expand_kwargs(convert.output)
 
     @task_group
-    def score(name, folder, grade, judge, summarize):
+    def score(name, brings, grade, judge, summarize):
         graded = GradeOperator(task_id="grade", argv=grade, subject=name, trigger_rule="all_done", **job)
         judged = JudgeOperator(task_id="judge", argv=judge, subject=name, **job)
         summarized = SummarizeOperator(
-            task_id="summarize", argv=summarize, subject=name, trigger_rule="none_failed", **job
+            task_id="summarize",
+            argv=summarize,
+            subject=name,
+            brings=brings,
+            trigger_rule="none_failed",
+            **job,
         )
         generate >> graded >> judged >> summarized
 
@@ -160,6 +167,7 @@ with DAG(
         task_id="track",
         argv="{{ ti.xcom_pull(task_ids='plan', key='track') }}",
         jobs_folder="{{ ti.xcom_pull(task_ids='plan', key='jobs_folder') }}",
+        cluster="{{ params.cluster }}",
         trigger_rule="all_done_min_one_success",
     )
     report = ReportOperator(task_id="report", trigger_rule="all_done", retries=0)

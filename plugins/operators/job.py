@@ -1,6 +1,6 @@
 """The operator that runs one ``evalcore`` command as a job and waits for it deferred.
 
-    GradeOperator(task_id="grade", argv=["evalcore", "grade", folder], jobs_folder="results/.jobs")
+    GradeOperator(task_id="grade", argv=["evalcore", "grade", folder], cluster="local", jobs_folder="results/.jobs")
 
 The job's name follows from the DAG run, the task and its map index. A task that finds its job still
 there (after a retry, or the death of a worker or triggerer) waits for that one; a job that was killed or
@@ -15,12 +15,11 @@ triggerer runs, may leave the job alone; the next try then waits for it if the c
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
 from airflow.sdk import (
@@ -35,7 +34,9 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from evalcore import jobs
-from evalcore.errors import JobError
+from evalcore.backends import Backend, Local, Look, Unreachable, reason
+from evalcore.errors import EvalError
+from hooks.backends import backend, environment
 from triggers.job import JobTrigger
 
 if TYPE_CHECKING:
@@ -48,7 +49,14 @@ XCOM_JOB = "job"
 MARKED = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED, TaskInstanceState.SKIPPED)
 """The states in which no task has a job that runs."""
 
+XCOM_FAILURE = "failure"
+"""Where a task notes why its job failed, in one line."""
+
+PATIENCE = 600.0
+"""Seconds for which a worker asks an unreachable backend again; then the task fails, and its retry goes on."""
+
 _TAIL = 20
+_T = TypeVar("_T")
 
 
 class JobFailed(AirflowException):
@@ -76,14 +84,16 @@ class JobOperator(BaseOperator):
     """Runs a command as a job.
 
     :param argv: the command; none skips the task.
-    :param jobs_folder: where jobs lie; every try of the task, and the triggerer, must see the same.
+    :param cluster: name of the cluster profile that says where jobs run.
+    :param jobs_folder: where local jobs lie; every try of the task, and the triggerer, must see the same.
     :param subject: what the command is about, for the UI and the report; a benchmark's name for instance.
     :param returns: returned when the command succeeded, so that a mapped task can follow it.
-    :param patience: seconds to wait for the job before deferring; most grading is over by then.
-    :param poll_interval: seconds between two looks at the job once deferred.
+    :param brings: ``[there, here]``: a result folder on the cluster, and where what it holds is brought to.
+    :param patience: seconds to wait for a local job before deferring; most grading is over by then.
+    :param poll_interval: seconds between two looks at the job once deferred; default: the backend's.
     """
 
-    template_fields: Sequence[str] = ("argv", "jobs_folder", "subject", "returns")
+    template_fields: Sequence[str] = ("argv", "cluster", "jobs_folder", "subject", "returns", "brings")
     operator_extra_links = (JobLogLink(),)
     ui_color = "#e8f1fa"
 
@@ -92,10 +102,12 @@ class JobOperator(BaseOperator):
         *,
         argv: Sequence[str],
         jobs_folder: str,
+        cluster: str = "local",
         subject: str = "",
         returns: Any = None,
+        brings: Sequence[str] = (),
         patience: float = 5.0,
-        poll_interval: float = 2.0,
+        poll_interval: float | None = None,
         **kwargs: Any,
     ) -> None:
         # A mapped operator passes None for what was not given, so setdefault would not do.
@@ -103,12 +115,15 @@ class JobOperator(BaseOperator):
         kwargs["map_index_template"] = kwargs.get("map_index_template") or "{{ task.subject }}"
         super().__init__(**kwargs)
         self.argv = argv
+        self.cluster = cluster
         self.jobs_folder = jobs_folder
         self.subject = subject
         self.returns = returns
+        self.brings = brings
         self.patience = patience
         self.poll_interval = poll_interval
-        self._job: Path | None = None
+        self._job = ""
+        self._runs_at: Backend | None = None
         self._is_killed = False
 
     def execute(self, context: Context) -> Any:
@@ -117,56 +132,86 @@ class JobOperator(BaseOperator):
         return self._run(context)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
-        """Called when the job is over: take its result, or make another attempt of one that was killed."""
-        job = Path(event["folder"])
-        status = jobs.status(job)
-        if not status.state.is_over:
+        """Called when the job is over: take its result, or make another attempt of one that was stopped."""
+        job, runs_at = event["job"], self._backend()
+        look: Look = self._asked(lambda: runs_at.look({job: 0}))[job]
+        state = look.status.state
+        if not state.is_over:
             self._defer(job)
         if self._is_killed:
             raise AirflowException(f"Job {job}: cancelled, since its task was stopped")
-        if status.state.is_resumable:
-            self.log.warning("Job %s: %s; trying again where it stopped", job, status)
+        if state.is_resumable:
+            self.log.warning("Job %s: %s; trying again where it stopped", job, look.status)
             return self._run(context)
-        for line in jobs.tail(job, _TAIL):
+        for line in look.log[-_TAIL:]:
             self.log.info("%s", line)
+        if state is jobs.State.SUCCEEDED and self.brings:
+            self._asked(lambda: runs_at.fetch(self.brings[0], Path(self.brings[1])))
         # From here on a new try of this task is a new attempt: the user wants it done again.
-        jobs.consume(job)
-        if status.state is not jobs.State.SUCCEEDED:
-            raise JobFailed(f"{self.subject or self.task_id}: {jobs.reason(job)} (log: {job / jobs.LOG})")
+        self._asked(lambda: runs_at.consume(job))
+        if state is not jobs.State.SUCCEEDED:
+            context["ti"].xcom_push(XCOM_FAILURE, reason(look))
+            raise JobFailed(f"{self.subject or self.task_id}: {reason(look)} (log: {job}/{jobs.LOG})")
         return self.returns
 
     def on_kill(self) -> None:
         self._is_killed = True
         if self._job:
-            jobs.cancel(self._job)
+            self._backend().cancel([self._job])
 
     def _run(self, context: Context) -> Any:
         ti = context["ti"]
-        root = Path(self.jobs_folder).absolute()
         name = jobs.job_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-        # Noted before it starts and the task looked at after: whoever marks the task either finds the job
-        # to stop (see listeners.job) or is noticed here.
-        ti.xcom_push(XCOM_JOB, str(root / name))
         try:
-            job = self._job = jobs.ensure(root, name, self.argv, _environment())
-        except JobError as error:
+            runs_at = self._backend()
+            # Noted before it starts and the task looked at after: whoever marks the task either finds the job
+            # to stop (see listeners.job) or is noticed here.
+            ti.xcom_push(XCOM_JOB, runs_at.folder(name))
+            job = self._job = self._asked(lambda: runs_at.ensure(name, self.argv, environment(self.cluster)))
+        except EvalError as error:
+            ti.xcom_push(XCOM_FAILURE, str(error))
             raise AirflowFailException(str(error)) from error
         self.log.info("Command: %s", shlex.join(self.argv))
         self.log.info("Job: %s", job)
         if self._is_killed or _state(ti) in MARKED:
             self.on_kill()
-        deadline = time.monotonic() + self.patience
-        while not jobs.status(job).state.is_over:
-            if time.monotonic() > deadline:
-                self._defer(job)
-            time.sleep(0.2)
-        return self.resume(context, {"folder": str(job)})
+        if isinstance(runs_at, Local):
+            deadline = time.monotonic() + self.patience
+            while time.monotonic() < deadline and not jobs.status(Path(job)).state.is_over:
+                time.sleep(0.2)
+            if jobs.status(Path(job)).state.is_over:
+                return self.resume(context, {"job": job})
+        return self._defer(job)
 
-    def _defer(self, job: Path) -> NoReturn:
+    def _backend(self) -> Backend:
+        if self._runs_at is None:
+            self._runs_at = backend(self.cluster, self.jobs_folder)
+        return self._runs_at
+
+    def _asked(self, ask: Callable[[], _T]) -> _T:
+        """What a backend answers, asked again while it is unreachable."""
+        deadline, pause = time.monotonic() + PATIENCE, 2.0
+        while True:
+            try:
+                return ask()
+            except Unreachable as error:
+                if self._is_killed or time.monotonic() + pause > deadline:
+                    raise AirflowException(f"cluster {self.cluster}: {error}") from error
+                self.log.warning("Cluster %s: %s; asking again in %.0f s", self.cluster, error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, 60.0)
+
+    def _defer(self, job: str) -> NoReturn:
         # Airflow (3.3) notices the end of a task's process up to a heartbeat late. A trigger that has
         # fired by then resumes the task, and its running is taken for a task that died.
         delay = conf.getint("workers", "min_heartbeat_interval") + 1
-        trigger = JobTrigger(str(job), delay=delay, poll_interval=self.poll_interval)
+        trigger = JobTrigger(
+            job,
+            cluster=self.cluster,
+            jobs_folder=self.jobs_folder,
+            delay=delay,
+            poll_interval=self.poll_interval,
+        )
         self.defer(trigger=trigger, method_name="resume")
 
 
@@ -187,8 +232,3 @@ def _state(ti: Any) -> str | None:
     """The state that Airflow's database has for this very task now, a user's mark for instance."""
     found = ti.get_task_states(ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id])
     return next(iter(found.get(ti.run_id, {}).values()), None)
-
-
-def _environment() -> dict[str, str]:
-    """What a job inherits: everything (API keys too) but Airflow's own settings and connections."""
-    return {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW_")}

@@ -13,16 +13,25 @@ from airflow.providers.standard.utils.skipmixin import SkipMixin
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from evalcore.errors import ConfigError, EvalError
+from evalcore.backends import Unreachable
+from evalcore.errors import ConfigError, EvalError, JobError
+from evalcore.slurm.cluster import Cluster
+from hooks.backends import backend
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
     from evalcore.config import EvalConfig
+    from evalcore.plan import Plan
+
+_PLAN_SECONDS = 120.0
 
 
 class PlanOperator(BaseOperator, SkipMixin):
-    """Returns one ``{name, folder, grade, judge, summarize}`` for each benchmark; the rest are XComs by name.
+    """Returns one ``{name, brings, grade, judge, summarize}`` for each benchmark; the rest are XComs by name.
+
+    ``brings`` is where its results lie for its commands, and where they lie for Airflow: the same place but on
+    a cluster, where the commands are laid out, by this version of evalcore, over there.
 
     ``convert`` and ``track`` are commands (``track`` empty: W&B is disabled), ``generate`` is a list of
     ``{argv, subject}``, ``settings`` has the id of each benchmark's settings, ``jobs_folder`` is a path. With
@@ -35,13 +44,19 @@ class PlanOperator(BaseOperator, SkipMixin):
     ui_color = "#f3ecfa"
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        from evalcore.plan import plan
+        from evalcore.plan import plan  # here: it imports what reading a DAG need not wait for
 
         ti, params = context["ti"], context["params"]
         try:
             _check_known(context["dag_run"].conf or {}, self.dag.params)
             config = config_from_params(params)
-            planned = plan(config)
+            here = Path(config.results).expanduser().absolute()
+            jobs_folder = str(here / ".jobs")
+            runs_at = backend(params["cluster"], jobs_folder)
+            if isinstance(runs_at, Cluster):
+                planned, there = _plan_there(config, runs_at), Path(runs_at.profile.results)
+            else:
+                planned, there = plan(config), here
         except EvalError as error:
             ti.xcom_push("error", str(error))
             raise AirflowFailException(str(error)) from None
@@ -54,17 +69,29 @@ class PlanOperator(BaseOperator, SkipMixin):
         ti.xcom_push("generate", [{"argv": argv, "subject": _subject(argv)} for argv in planned.generate])
         ti.xcom_push("track", planned.track or [])
         ti.xcom_push("settings", {b.name: b.settings for b in planned.benchmarks})
-        ti.xcom_push("jobs_folder", str(Path(config.results).expanduser().absolute() / ".jobs"))
+        ti.xcom_push("jobs_folder", jobs_folder)
         return [
             {
                 "name": b.name,
-                "folder": b.folder,
+                "brings": [b.folder, str(here / Path(b.folder).relative_to(there))],
                 "grade": b.grade,
                 "judge": b.judge or [],
                 "summarize": b.summarize,
             }
             for b in planned.benchmarks
         ]
+
+
+def _plan_there(config: EvalConfig, cluster: Cluster) -> Plan:
+    """The plan as the cluster makes it, where the checkpoint is."""
+    from evalcore.plan import Plan
+
+    there = config.model_copy(update={"results": cluster.profile.results})
+    try:
+        said = cluster.run("evalcore.plan", stdin=there.model_dump_json().encode(), timeout=_PLAN_SECONDS)
+    except Unreachable as error:
+        raise JobError(f"cluster {cluster.profile.name}: {error}") from error
+    return Plan.from_json(said)
 
 
 def _check_known(conf: Mapping[str, Any], params: Mapping[str, Any]) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from evalcore import jobs
 from evalcore.errors import ResultsError
+from operators.job import XCOM_FAILURE
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -58,7 +58,7 @@ class ReportOperator(BaseOperator):
         finished = list(ti.get_task_breadcrumbs(ti.dag_id, ti.run_id))
         planned = {
             key: ti.xcom_pull(task_ids=self.plan_task_id, key=key)
-            for key in ("return_value", "generate", "settings", "jobs_folder", "error")
+            for key in ("return_value", "generate", "settings", "error")
         }
         failures = [
             Failure(task, _subject(planned, task, index), self._reason(planned, ti, task, index))
@@ -71,7 +71,7 @@ class ReportOperator(BaseOperator):
         for benchmark in (b for i, b in enumerate(planned["return_value"] or []) if i in done):
             name = benchmark["name"]
             try:
-                cards.append(Scorecard.load(Path(benchmark["folder"]), planned["settings"][name]))
+                cards.append(Scorecard.load(Path(benchmark["brings"][1]), planned["settings"][name]))
             except ResultsError as error:
                 failures.append(Failure(self.task_id, name, str(error)))
         for line in as_text(cards).splitlines():
@@ -87,12 +87,8 @@ class ReportOperator(BaseOperator):
     def _reason(self, planned: Mapping[str, Any], ti: Any, task: str, index: int) -> str:
         if task == self.plan_task_id and planned["error"]:
             return str(planned["error"])
-        job = None
-        if root := planned["jobs_folder"]:
-            job = jobs.latest(Path(root), jobs.job_name(ti.dag_id, ti.run_id, task, index))
-        if job is None or jobs.status(job).state is jobs.State.SUCCEEDED:
-            return "see the log of this task"
-        return jobs.reason(job)
+        why = ti.xcom_pull(task_ids=task, key=XCOM_FAILURE, map_indexes=index)
+        return str(why or "see the log of this task")
 
 
 def _failed(finished: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:

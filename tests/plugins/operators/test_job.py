@@ -18,10 +18,11 @@ from airflow.sdk.exceptions import (
 )
 
 from evalcore import jobs
+from hooks.backends import environment
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
 from operators.grade import GradeOperator
-from operators.job import JobFailed, JobLogLink, JobOperator, _environment, find_job
+from operators.job import JobFailed, JobLogLink, JobOperator, find_job
 from operators.judge import JudgeOperator
 from operators.summarize import SummarizeOperator
 from operators.track import TrackOperator
@@ -50,7 +51,7 @@ def deferred(task: JobOperator, context: Any) -> Path:
     with pytest.raises(TaskDeferred) as stop:
         task.execute(context)
     assert stop.value.method_name == "resume"
-    return Path(stop.value.trigger.folder)
+    return Path(stop.value.trigger.job)
 
 
 def ended(job: Path) -> None:
@@ -76,11 +77,11 @@ def test_a_long_one_is_waited_for_deferred(tmp_path: Path, context: Any) -> None
     job = deferred(task, context)
     # Airflow can call it too early, after a triggerer's restart for instance.
     with pytest.raises(TaskDeferred) as again:
-        task.resume(context, {"folder": str(job)})
-    assert again.value.trigger.folder == str(job)
+        task.resume(context, {"job": str(job)})
+    assert again.value.trigger.job == str(job)
     (tmp_path / "go").touch()
     ended(job)
-    assert task.resume(context, {"folder": str(job)}) == "done"
+    assert task.resume(context, {"job": str(job)}) == "done"
     assert (job / jobs.CONSUMED).exists()
 
 
@@ -132,12 +133,12 @@ def test_a_killed_job_is_tried_again_three_times(tmp_path: Path, context: Any) -
     for attempt in (2, 3):
         kill_command(job)
         with pytest.raises(TaskDeferred) as stop:
-            task.resume(context, {"folder": str(job)})
-        job = Path(stop.value.trigger.folder)
+            task.resume(context, {"job": str(job)})
+        job = Path(stop.value.trigger.job)
         assert job.name == str(attempt)
     kill_command(job)
     with pytest.raises(AirflowFailException, match="killed by SIGKILL, 3 times in a row"):
-        task.resume(context, {"folder": str(job)})
+        task.resume(context, {"job": str(job)})
 
 
 def kill_command(job: Path) -> None:
@@ -192,7 +193,7 @@ def test_a_job_stopped_for_a_marked_task_does_not_run_again(tmp_path: Path, cont
     jobs.cancel(job)
     context["ti"].state = "failed"
     with pytest.raises(AirflowException, match="cancelled, since its task was stopped"):
-        task.resume(context, {"folder": str(job)})
+        task.resume(context, {"job": str(job)})
     assert jobs.running(tmp_path) == []
 
 
@@ -213,7 +214,7 @@ def test_a_job_inherits_keys_but_nothing_of_airflow(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AIRFLOW_CONN_SLURM", "ssh://u:p@h")
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "sqlite://")
     monkeypatch.setenv("__AIRFLOW_SUPERVISOR_FD", "3")
-    env = _environment()
+    env = environment("local")
     assert env["WANDB_API_KEY"] == "k"
     assert not [name for name in env if "AIRFLOW_" in name]
 

@@ -19,6 +19,7 @@ EMPTY = {
     **dict.fromkeys(("temperature", "top_p", "tokens_to_generate", "seed", "max_problems")),
     **dict.fromkeys(("judge_model", "judge_address")),
     "suite": "tiny",
+    "cluster": "local",
     "skip_greedy": False,
     "overrides": [],
     "dry_run": False,
@@ -55,9 +56,10 @@ def run(
 def test_it_lays_out_the_commands_of_every_stage(task: PlanOperator, tmp_path: Path) -> None:
     benchmarks, xcoms = run(task, tmp_path, judge_model="gpt")
     assert [b["name"] for b in benchmarks] == ["tiny-arithmetic"]
-    assert benchmarks[0]["folder"] == str(tmp_path / "tiny" / CHECKPOINT.name / "tiny-arithmetic")
+    folder = str(tmp_path / "tiny" / CHECKPOINT.name / "tiny-arithmetic")
+    assert benchmarks[0]["brings"] == [folder, folder]
     settings = xcoms["settings"]["tiny-arithmetic"]
-    assert benchmarks[0]["grade"] == ["evalcore", "grade", benchmarks[0]["folder"], "--settings", settings]
+    assert benchmarks[0]["grade"] == ["evalcore", "grade", folder, "--settings", settings]
     assert xcoms["convert"][:2] == ["evalcore", "convert"]
     assert [job["subject"] for job in xcoms["generate"]] == ["tiny-arithmetic:8"]
     assert xcoms["generate"][0]["argv"][:2] == ["evalcore", "generate"]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import pytest
 import structlog.testing
 from airflow.sdk.exceptions import AirflowFailException
 
-from evalcore import jobs
 from evalcore.manifest import Manifest
 from evalcore.summarize import summarize
+from operators.job import XCOM_FAILURE
 from operators.report import ReportOperator
 from synthetic_results import Sample, manifest, write
 
@@ -22,6 +21,7 @@ class TaskInstance:
 
     finished: list[dict[str, Any]]
     planned: dict[str, Any]
+    failures: dict[tuple[str, int | None], str] = field(default_factory=dict)
     pushed: dict[str, Any] = field(default_factory=dict)
     dag_id: str = "d"
     run_id: str = "r"
@@ -30,7 +30,9 @@ class TaskInstance:
         assert (dag_id, run_id) == ("d", "r")
         return self.finished
 
-    def xcom_pull(self, *, task_ids: str, key: str) -> Any:
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int | None = None) -> Any:
+        if key == XCOM_FAILURE:
+            return self.failures.get((task_ids, map_indexes))
         assert task_ids == "plan"
         return self.planned.get(key)
 
@@ -42,15 +44,7 @@ def task(task_id: str, state: str, map_index: int = -1) -> dict[str, Any]:
     return {"task_id": task_id, "map_index": map_index, "state": state}
 
 
-def failed_job(root: Path, task_id: str, map_index: int, script: str) -> None:
-    job = jobs.ensure(root, jobs.job_name("d", "r", task_id, map_index), ["bash", "-c", script])
-    while not jobs.status(job).state.is_over:
-        time.sleep(0.02)
-
-
-def test_it_names_each_failed_task_its_benchmark_and_the_reason(tmp_path: Path) -> None:
-    failed_job(tmp_path, "score.grade", 1, "echo evalcore: error: aime24: row 3 is torn; exit 1")
-    failed_job(tmp_path, "generate", 0, "kill -9 $$")
+def test_it_names_each_failed_task_its_benchmark_and_the_reason() -> None:
     ti = TaskInstance(
         [
             task("plan", "success"),
@@ -59,9 +53,15 @@ def test_it_names_each_failed_task_its_benchmark_and_the_reason(tmp_path: Path) 
             task("score.judge", "upstream_failed", 1),
         ],
         {
-            "return_value": [{"name": "gsm8k", "folder": "g"}, {"name": "aime24", "folder": "a"}],
+            "return_value": [
+                {"name": "gsm8k", "brings": ["g", "g"]},
+                {"name": "aime24", "brings": ["a", "a"]},
+            ],
             "generate": [{"argv": [], "subject": "gsm8k:4,aime24:0"}],
-            "jobs_folder": str(tmp_path),
+        },
+        failures={
+            ("score.grade", 1): "aime24: row 3 is torn",
+            ("generate", 0): "killed by SIGKILL: no output",
         },
     )
     with pytest.raises(AirflowFailException) as failure:
@@ -83,7 +83,7 @@ def test_a_failed_plan_is_named(left: dict[str, str], reason: str) -> None:
 
 
 def test_without_failures_it_succeeds() -> None:
-    ti = TaskInstance([task("plan", "success")], {"return_value": [], "jobs_folder": "j"})
+    ti = TaskInstance([task("plan", "success")], {"return_value": []})
     with structlog.testing.capture_logs() as logged:
         ReportOperator(task_id="report").execute({"ti": ti})  # type: ignore[typeddict-item]
     assert ti.pushed == {"failures": []}
@@ -95,14 +95,13 @@ def test_a_table_that_another_evaluation_wrote_is_not_shown(tmp_path: Path) -> N
     for name in ("ours", "theirs"):
         folder = write(tmp_path / name, manifest(1, 1, name=name), [Sample("a", 0, "1", True)])
         summarize(folder)
-        benchmarks.append({"name": name, "folder": str(folder)})
+        benchmarks.append({"name": name, "brings": ["there", str(folder)]})
     ours = Manifest.load(tmp_path / "ours").settings
     ti = TaskInstance(
         [task("score.summarize", "success", 0), task("score.summarize", "success", 1)],
         {
             "return_value": benchmarks,
             "settings": {"ours": ours, "theirs": "0123456789ab"},
-            "jobs_folder": str(tmp_path),
         },
     )
     with (

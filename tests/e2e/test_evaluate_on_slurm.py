@@ -1,0 +1,127 @@
+"""The whole DAG on a real Slurm: every stage is a job there, results come back, keys are nowhere to be found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster_folder import cluster_folder
+from demo.cluster import Cluster as Slurm
+from demo.standalone import Airflow
+from evalcore.summarize import Scorecard
+from waiting import until
+
+pytestmark = pytest.mark.e2e
+
+SECRET = "sk-never-to-be-seen-anywhere"
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    """Jobs run as this user, who can run this Python."""
+    with cluster_folder() as folder, Slurm(folder, user="root") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def airflow(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    profile = slurm.env_toml()
+    profile.write_text(f'{profile.read_text()}python = "{sys.executable}"\npoll_interval = 2\n')
+    settings = {
+        "EVALCORE_ENV_TOML": str(profile),
+        "AIRFLOW_CONN_CLUSTER": slurm.connection_uri(),
+        "WANDB_MODE": "offline",
+        "OPENAI_API_KEY": SECRET,
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
+    }
+    with Airflow(tmp_path_factory.mktemp("slurm") / "airflow", settings=settings) as running:
+        yield running
+
+
+def conf(results: Path, checkpoint: Path, **params: object) -> dict[str, object]:
+    return {
+        "checkpoint": str(checkpoint),
+        "suite": "tiny",
+        "cluster": "cluster",
+        "results": str(results),
+        "overrides": ["wandb.mode=offline"],
+        **params,
+    }
+
+
+def test_a_checkpoint_is_evaluated_there_and_reported_here(
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", checkpoint))
+    assert airflow.wait("evaluate_checkpoint", run) == "success"
+    [card] = (tmp_path / "results").rglob("scorecard.json")
+    here = Scorecard.load(card.parent)
+    assert here.complete
+    assert here.subsets[0].counts.generated == 2160
+    assert not (card.parent / "generations").exists(), "what is big stays there"
+    there = slurm.remote_job_dir / "results"
+    assert list(there.rglob("generations/*.jsonl"))
+    # Each stage was a job of its own, and none was submitted twice.
+    jobs = slurm.run("sacct", "-n", "-X", "-D", "-P", "-o", "jobname,state").split()
+    stages = ["convert", "generate", "score.grade", "score.summarize", "track"]
+    assert [sum(f"-{stage}-" in job for job in jobs) for stage in stages] == [1] * len(stages)
+    assert all(job.endswith("|COMPLETED") for job in jobs)
+    assert "tiny-arithmetic" in airflow.log("evaluate_checkpoint", run, "report")
+
+
+def test_keys_are_nowhere_but_in_the_job(
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", checkpoint, max_problems=40))
+    seen: set[str] = set()
+
+    def over() -> bool:
+        for process in psutil.process_iter(["cmdline"]):
+            seen.add(" ".join(process.info["cmdline"] or []))
+        seen.add(slurm.run("scontrol", "show", "job", "-o"))
+        return airflow.state("evaluate_checkpoint", run) in ("success", "failed")
+
+    until(over, "the run", timeout=600)
+    assert airflow.state("evaluate_checkpoint", run) == "success"
+    assert any("supervise.py" in line for line in seen), "a job was seen while it ran"
+    assert not [line for line in seen if SECRET in line]
+    # Files and Airflow's database (XComs, rendered templates) on this side, scripts and logs on the other.
+    for folder in (airflow.home, tmp_path, slurm.remote_job_dir, slurm.root / "log", slurm.root / "spool"):
+        found = subprocess.run(
+            ["grep", "-rlaF", SECRET, str(folder)], capture_output=True, text=True, check=False
+        )
+        assert found.stdout == "", folder
+
+
+def test_a_triggerer_that_dies_loses_no_job(
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", checkpoint))
+
+    def generating() -> bool:
+        return "-generate-" in slurm.run("squeue", "-h", "-t", "running", "-o", "%j")
+
+    until(generating, "generate to run")
+    airflow.kill_component("triggerer")
+    airflow.start_component("triggerer")
+    assert airflow.wait("evaluate_checkpoint", run) == "success"
+    jobs = slurm.run("sacct", "-n", "-X", "-D", "-P", "-o", "jobname").split()
+    names = [job for job in jobs if run.replace(":", "-").replace("+", "-")[:30] in job]
+    assert len(names) == len(set(names))
+
+
+def test_what_is_wrong_with_a_request_is_said_by_plan(
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", tmp_path / "nowhere"))
+    assert airflow.wait("evaluate_checkpoint", run) == "failed"
+    assert f"checkpoint {tmp_path}/nowhere: no such folder" in json.dumps(
+        airflow.xcom("evaluate_checkpoint", run, "plan", "error")
+    )
