@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from evalcore.backends import Look, Unreachable
-from evalcore.errors import JobError
+from evalcore.errors import ConfigError, JobError
 from evalcore.profiles import SlurmProfile
 from evalcore.slurm import agent, script
 from evalcore.slurm.shell import Shell
@@ -44,6 +45,24 @@ class Cluster:
         self.profile = profile
         self.shell = shell
         self.poll_interval = profile.poll_interval
+
+    def with_resources(self, resources: Mapping[str, Any], dependency: str = "") -> Cluster:
+        """This cluster for jobs that differ from its profile in some keys.
+
+        dependency: as ``sbatch --dependency``.
+
+        Raises:
+            ConfigError: a key that is none of the profile's, or a value that cannot be used.
+        """
+        keys = self.profile.model_dump() | dict(resources)
+        if dependency:
+            keys["extra_sbatch"] = [*keys["extra_sbatch"], f"--dependency={dependency}"]
+        try:
+            return Cluster(SlurmProfile.model_validate(keys), self.shell)
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "resources"
+            raise ConfigError(f"cluster {self.profile.name}: {where}: {first['msg']}") from None
 
     def folder(self, name: str) -> str:
         return f"{self.profile.remote_job_dir}/jobs/{name}"

@@ -145,6 +145,7 @@ class JobOperator(BaseOperator):
             return self._run(context)
         for line in look.log[-_TAIL:]:
             self.log.info("%s", line)
+        self._ended(context, look)
         if state is jobs.State.SUCCEEDED and self.brings:
             self._asked(lambda: runs_at.fetch(self.brings[0], Path(self.brings[1])))
         # From here on a new try of this task is a new attempt: the user wants it done again.
@@ -167,7 +168,7 @@ class JobOperator(BaseOperator):
             # Noted before it starts and the task looked at after: whoever marks the task either finds the job
             # to stop (see listeners.job) or is noticed here.
             ti.xcom_push(XCOM_JOB, runs_at.folder(name))
-            job = self._job = self._asked(lambda: runs_at.ensure(name, self.argv, environment(self.cluster)))
+            job = self._job = self._asked(lambda: runs_at.ensure(name, self.argv, self._environment()))
         except EvalError as error:
             ti.xcom_push(XCOM_FAILURE, str(error))
             raise AirflowFailException(str(error)) from error
@@ -185,8 +186,17 @@ class JobOperator(BaseOperator):
 
     def _backend(self) -> Backend:
         if self._runs_at is None:
-            self._runs_at = backend(self.cluster, self.jobs_folder)
+            self._runs_at = self._new_backend()
         return self._runs_at
+
+    def _new_backend(self) -> Backend:
+        return backend(self.cluster, self.jobs_folder)
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.cluster)
+
+    def _ended(self, context: Context, look: Look) -> None:
+        """Called once with what is known of a job that is over, whatever its end."""
 
     def _asked(self, ask: Callable[[], _T]) -> _T:
         """What a backend answers, asked again while it is unreachable."""

@@ -1,0 +1,87 @@
+"""Any command or script as a Slurm job, deferred, on the cluster of a profile.
+
+    SlurmSubmitOperator(
+        task_id="train",
+        cluster="cluster",
+        script="srun python train.py --epochs 3",
+        options={"nodes": 2, "gpus_per_node": 8, "time": "12:00:00"},
+    )
+
+It is submitted once, whatever dies meanwhile; goes on in another job after a time limit, a preemption or a lost
+node (the command has to know how to); is cancelled with its task; and fails at once, with the last lines of its
+log, for what would fail again. ``{{ ti.xcom_pull(task_ids="train", key="slurm") }}`` is ``{"id": "4711", "state":
+"succeeded", "exit_code": 0}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from evalcore.backends import Backend, Look
+from evalcore.errors import ConfigError
+from evalcore.slurm.cluster import Cluster
+from hooks.backends import backend, environment
+from operators.job import JobOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+
+XCOM_SLURM = "slurm"
+
+
+class SlurmSubmitOperator(JobOperator):
+    """Submits a job and waits for it deferred.
+
+    :param cluster: name of a cluster profile whose executor is slurm.
+    :param command: the command, as a list; or
+    :param script: lines of bash.
+    :param options: keys of the profile that this job has otherwise: ``partition``, ``time``, ``nodes``,
+        ``gpus_per_node``, ``mem``, ``container_image``, ``extra_sbatch``, …
+    :param dependency: as ``sbatch --dependency``: ``afterok:4711``.
+    :param env: variables of the job; secrets may be among them, if they come from a Connection.
+    """
+
+    template_fields: Sequence[str] = (*JobOperator.template_fields, "options", "dependency", "env")
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        command: Sequence[str] = (),
+        script: str = "",
+        options: Mapping[str, Any] | None = None,
+        dependency: str = "",
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if bool(command) == bool(script):
+            raise ValueError("SlurmSubmitOperator: give a command or a script, and not both")
+        argv = list(command) or ["bash", "-euo", "pipefail", "-c", script]
+        super().__init__(argv=argv, jobs_folder="", cluster=cluster, **kwargs)
+        self.options = options
+        self.dependency = dependency
+        self.env = env
+
+    def execute(self, context: Context) -> Any:
+        try:
+            self._backend()
+        except ConfigError as error:
+            raise AirflowFailException(str(error)) from None
+        return super().execute(context)
+
+    def _new_backend(self) -> Backend:
+        found = backend(self.cluster, self.jobs_folder)
+        if not isinstance(found, Cluster):
+            raise ConfigError(f"profile {self.cluster}: its executor is not slurm")
+        return found.with_resources(dict(self.options or {}), self.dependency)
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.cluster) | dict(self.env or {})
+
+    def _ended(self, context: Context, look: Look) -> None:
+        status = look.status
+        told = {"id": look.id, "state": str(status.state), "exit_code": status.exit_code}
+        context["ti"].xcom_push(XCOM_SLURM, told)

@@ -1,0 +1,99 @@
+"""SlurmSubmitOperator beside a Slurm that is a few shell scripts; tests/e2e/test_slurm.py has the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from operators.job import JobFailed
+from operators.slurm import XCOM_SLURM, SlurmSubmitOperator
+from task_instance import TaskInstance
+from waiting import until
+
+# sbatch runs the script at once; the queue knows what runs, accounting what has ended.
+SBATCH = """#!/bin/bash
+number=$(($(ls "$FAKE" | grep -c '^[0-9]*$') + 4711))
+cp "${@: -1}" "$FAKE/$number"
+SLURM_JOB_ID=$number setsid sh "$FAKE/$number" > "$(sed -n 's/^#SBATCH --output=//p' "$FAKE/$number")" 2>&1 &
+echo $number
+"""
+SQUEUE = "#!/bin/sh\n"
+SACCT = '#!/bin/sh\nfor f in "$FAKE"/[0-9]*; do echo "${f##*/}|COMPLETED|0:0|node1"; done\n'
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A profile ``here`` whose Slurm is in PATH; yields the folder of its jobs' scripts."""
+    commands, fake = tmp_path / "bin", tmp_path / "fake"
+    commands.mkdir()
+    fake.mkdir()
+    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("sacct", SACCT), ("scancel", "#!/bin/sh\n")):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=":")
+    monkeypatch.setenv("FAKE", str(fake))
+    env = tmp_path / "env.toml"
+    env.write_text(f'[here]\nexecutor = "slurm"\ntunnel = "local"\nremote_job_dir = "{tmp_path}/jobs"\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(env))
+    return fake
+
+
+def finished(task: SlurmSubmitOperator, context: Any) -> Any:
+    with pytest.raises(TaskDeferred) as stop:
+        task.execute(context)
+    job = stop.value.trigger.job
+    until(lambda: task._backend().look({job: 0})[job].status.state.is_over, "the job")
+    return task.resume(context, {"job": job})
+
+
+def test_a_script_runs_with_its_resources_and_says_how_it_ended(cluster: Path) -> None:
+    context = {"ti": TaskInstance()}
+    task = SlurmSubmitOperator(
+        task_id="train",
+        cluster="here",
+        script="echo $GREETING",
+        env={"GREETING": "hello"},
+        options={"nodes": 2, "time": "12:00:00", "extra_sbatch": ["--comment=mine"]},
+        dependency="afterok:4",
+        returns="done",
+    )
+    assert finished(task, context) == "done"
+    assert context["ti"].xcoms[XCOM_SLURM] == {"id": "4711", "state": "succeeded", "exit_code": 0}
+    header = (cluster / "4711").read_text()
+    for line in ("--nodes=2", "--time=12:00:00", "--comment=mine", "--dependency=afterok:4", "--no-requeue"):
+        assert f"#SBATCH {line}\n" in header
+    assert "hello" not in header
+
+
+def test_a_script_that_fails_half_way_fails_the_task(cluster: Path) -> None:
+    context = {"ti": TaskInstance()}
+    task = SlurmSubmitOperator(task_id="train", cluster="here", script="false\necho never")
+    with pytest.raises(JobFailed, match="train: failed with exit code 1"):
+        finished(task, context)
+    assert context["ti"].xcoms[XCOM_SLURM]["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"options": {"nods": 2}}, "cluster here: nods: Extra inputs are not permitted"),
+        ({"options": {"time": "soon"}}, "is no time limit"),
+        ({"dependency": "afterok:1 --wrap=x"}, "extra_sbatch"),
+        ({"cluster": "local"}, "profile local: its executor is not slurm"),
+        ({"cluster": "nowhere"}, "unknown profile 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_submitted_fails_at_once(cluster: Path, options: dict[str, Any], said: str) -> None:
+    task = SlurmSubmitOperator(task_id="train", **{"cluster": "here", "command": ["true"], **options})
+    with pytest.raises(AirflowFailException, match=said):
+        task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize("options", [{}, {"command": ["true"], "script": "true"}])
+def test_a_command_or_a_script(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a command or a script"):
+        SlurmSubmitOperator(task_id="train", cluster="here", **options)
