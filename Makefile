@@ -12,13 +12,17 @@ endif
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast lint format bench bench-client bench-grading bench-serve lock tiny clean \
+.PHONY: help setup demo demo-slurm up test test-fast lint format bench bench-client bench-grading bench-serve bench-slurm lock tiny clean \
   cluster cluster-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## create .venv from the lock (every other target does it too)
+setdemo-slurm: $(INSTALLED) ## the same on a real Slurm of two nodes through SSH (as root)
+	@$(BIN)/python include/demo/packages.py
+	@$(BIN)/python include/demo/demo.py --slurm
+
+up: $(INSTALLED) ## create .venv from the lock (every other target does it too)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
@@ -34,6 +38,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 demo: $(INSTALLED) ## evaluate two real tiny checkpoints through the real Airflow DAG, print their tables
 	@$(BIN)/python include/demo/demo.py
+
+demo-slurm: $(INSTALLED) ## the same on a real Slurm of two nodes through SSH (as root)
+	@$(BIN)/python include/demo/packages.py
+	@$(BIN)/python include/demo/demo.py --slurm
 
 up: $(INSTALLED) ## Airflow with its UI, these DAGs in it; Ctrl-C stops it
 	@$(BIN)/python include/demo/standalone.py
@@ -72,6 +80,9 @@ bench-grading: $(INSTALLED) ## our math grader and math-verify on the same pairs
 bench-serve: $(INSTALLED) ## the embedded server against what one core can decode
 	$(BIN)/python tests/bench/serve.py
 
+bench-slurm: $(INSTALLED) ## what 200 jobs on a local Slurm cost (as root); JOBS=50 for fewer
+	$(BIN)/python tests/bench/slurm.py $(if $(JOBS),--jobs $(JOBS))
+
 lock: $(INSTALLED) ## resolve requirements.lock anew from pyproject.toml
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --upgrade --extra airflow --extra hub --extra wandb --extra dev pyproject.toml -o requirements.lock
@@ -80,4 +91,4 @@ tiny: ## train the tiny checkpoints again (needs torch and transformers; see inc
 	$(PYTHON) include/tiny/train.py
 
 clean: ## remove .venv, Airflow's folder and caches; results stay
-	rm -rf $(VENV) .venv-bench .airflow .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench .airflow .slurm .mypy_cache .pytest_cache .ruff_cache

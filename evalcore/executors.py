@@ -263,7 +263,7 @@ class SlurmProfile(_Profile):
     python: Word = "python3"
     container_image: Image | None = None
     mounts: tuple[Mount, ...] = ()
-    poll_interval: float = Field(15, ge=1)
+    poll_interval: float = Field(20, ge=1)
 
     @model_validator(mode="after")
     def _somewhere_to_submit(self) -> Self:

@@ -1,5 +1,8 @@
 """``make demo``: the early and the late tiny checkpoint through the real Airflow DAG, and their tables.
 
+``make demo-slurm`` (``demo.py --slurm``) does it on a real Slurm cluster of two nodes, which it starts beside
+Airflow and reaches through SSH, as Airflow would any other.
+
 Starts Airflow, triggers ``evaluate_checkpoint`` twice, shows how the tasks go, prints the tables and where
 everything lies, stops Airflow. What an earlier demo already generated is used again, and runs that were
 interrupted go on.
@@ -7,11 +10,14 @@ interrupted go on.
 
 from __future__ import annotations
 
+import getpass
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+from cluster import Cluster, ClusterError
 from standalone import FINAL, ROOT, Airflow, AirflowError
 
 from evalcore import jobs
@@ -24,14 +30,19 @@ CHECKPOINTS = ROOT / "include" / "tiny" / "checkpoints"
 RESULTS = ROOT / "results"
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    on_slurm = arguments == ["--slurm"]
+    results = RESULTS / "slurm" if on_slurm else RESULTS
     # `kill` shall stop the whole of Airflow, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
     try:
-        with Airflow(ROOT / ".airflow", port=8080, progress=say) as airflow:
-            failed = evaluate(airflow, early_and_late())
-    except AirflowError as error:
+        with ExitStack() as running:
+            settings = slurm(running) if on_slurm else {}
+            home = ROOT / ".airflow"
+            airflow = running.enter_context(Airflow(home, port=8080, settings=settings, progress=say))
+            failed = evaluate(airflow, early_and_late(), results, "cluster" if on_slurm else "local")
+    except (AirflowError, ClusterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -45,21 +56,36 @@ def main() -> int:
     return failed
 
 
+def slurm(running: ExitStack) -> dict[str, str]:
+    """Start a cluster, whose jobs run as this user; the settings by which Airflow finds it."""
+    folder = ROOT / ".slurm"
+    folder.mkdir(exist_ok=True)
+    cluster = running.enter_context(Cluster(folder, user=getpass.getuser(), progress=say))
+    profile = cluster.env_toml()
+    profile.write_text(f'{profile.read_text()}python = "{sys.executable}"\npoll_interval = 2\n')
+    return {"EVALCORE_ENV_TOML": str(profile), "AIRFLOW_CONN_CLUSTER": cluster.connection_uri()}
+
+
 def early_and_late() -> list[Path]:
     """The first two checkpoints of the tiny run; the third is one that got worse."""
     return sorted(CHECKPOINTS.glob("step-*"))[:2]
 
 
-def evaluate(airflow: Airflow, checkpoints: list[Path]) -> int:
+def evaluate(airflow: Airflow, checkpoints: list[Path], results: Path, cluster: str) -> int:
     """Run the DAG for each checkpoint; 1 if a run failed."""
     runs = {}
     for checkpoint in checkpoints:
-        prefix = f"demo-{checkpoint.name}-"
+        prefix = f"demo-{cluster}-{checkpoint.name}-"
         if unfinished := airflow.unfinished(DAG, prefix):
             runs[checkpoint] = unfinished[-1]
             say(f"{checkpoint.name}: going on with run {unfinished[-1]}")
         else:
-            conf = {"checkpoint": str(checkpoint), "suite": "tiny", "results": str(RESULTS)}
+            conf = {
+                "checkpoint": str(checkpoint),
+                "suite": "tiny",
+                "results": str(results),
+                "cluster": cluster,
+            }
             runs[checkpoint] = airflow.trigger(DAG, conf, f"{prefix}{time.strftime('%Y%m%dT%H%M%S')}")
             say(f"{checkpoint.name}: run {runs[checkpoint]}")
     states = watch(airflow, runs)
@@ -74,7 +100,9 @@ def show(airflow: Airflow, run: str) -> None:
     for failure in airflow.xcom(DAG, run, "report", "failures"):
         print(f"FAILED {failure}")
     planned = any(t["task_id"] == "plan" and t["state"] == "success" for t in airflow.tasks(DAG, run))
-    folders = [Path(benchmark["folder"]) for benchmark in airflow.xcom(DAG, run, "plan")] if planned else []
+    folders = (
+        [Path(benchmark["brings"][1]) for benchmark in airflow.xcom(DAG, run, "plan")] if planned else []
+    )
     cards = [Scorecard.load(folder) for folder in folders if (folder / SCORECARD).is_file()]
     print(as_text(cards))
     for folder in folders:
@@ -114,7 +142,8 @@ def said(airflow: Airflow, run: str, task_id: str) -> list[str]:
     """The last line that a task's job printed: how many answers are new, or where the W&B run is."""
     tasks = [t for t in airflow.tasks(DAG, run) if t["task_id"] == task_id and t["state"] == "success"]
     found = [Path(airflow.xcom(DAG, run, task_id, "job", t["map_index"])) for t in tasks]
-    return [line for job in found for line in jobs.tail(job, 1)]
+    newest = [jobs.latest(job.parent, job.name) for job in found]
+    return [line for job in newest if job for line in jobs.tail(job, 1)]
 
 
 def say(line: str) -> None:
@@ -122,4 +151,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -202,7 +202,7 @@ def test_docker(read: Read) -> None:
 
 def test_defaults_of_slurm(read: Read) -> None:
     profile = slurm(read, "")
-    assert (profile.tunnel, profile.python, profile.poll_interval) == ("local", "python3", 15)
+    assert (profile.tunnel, profile.python, profile.poll_interval) == ("local", "python3", 20)
     assert (profile.time, profile.results) == ("4:00:00", "/lustre/me/results")
 
 
