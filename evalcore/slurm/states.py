@@ -49,6 +49,9 @@ def decide(facts: Mapping[str, Any]) -> Status:
         return Status(State.FAILED, detail=f"{by}, not by us")
     if word in _STOPPED:
         return Status(State.LOST, detail=word)
+    if result and word in ("COMPLETED", "FAILED"):
+        # Slurm told it to, and by its exit code it is over before its time: only the job knows why.
+        return Status(State.LOST, detail="stopped when its time was nearly up")
     if word == "DEADLINE":
         return Status(State.FAILED, detail=word)
     code, _, signal = str(said.get("exit", "")).partition(":")

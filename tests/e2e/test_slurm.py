@@ -143,6 +143,18 @@ def test_time_that_is_up_goes_on_in_the_next_attempt(cluster: Cluster, slurm: Sl
     assert again == job.replace("/1", "/2")
 
 
+def test_a_job_that_stops_cleanly_before_its_time_is_up_goes_on(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalcore.slurm.script.STOP_SECONDS", 50)
+    cluster.profile = cluster.profile.model_copy(update={"time": "1"})
+    command = ["bash", "-c", "trap 'echo all rows written; exit 143' TERM; sleep 600 & wait"]
+    found = ended(cluster, job := cluster.ensure(name, command, {}))
+    assert (found.status.state, found.log[-1]) == (State.LOST, "all rows written")
+    assert found.status.detail == "stopped when its time was nearly up"
+    assert cluster.ensure(name, command, {}) == job.replace("/1", "/2")
+
+
 def test_a_lost_node_and_preemption_go_on_too(cluster: Cluster, slurm: Slurm, name: str) -> None:
     job = cluster.ensure(name, ["sleep", "600"], {})
     number = running(cluster, job).id

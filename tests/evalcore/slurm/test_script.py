@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from evalcore import __version__
+from evalcore.profiles import SlurmProfile
+from evalcore.slurm import shipping
+from evalcore.slurm.script import render
+
+
+def profile(**keys: object) -> SlurmProfile:
+    return SlurmProfile.model_validate(
+        {"name": "c", "executor": "slurm", "remote_job_dir": "/lustre/me", **keys}
+    )
+
+
+def header(text: str) -> dict[str, str | None]:
+    lines = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
+    return {name: value or None for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_the_header_says_what_the_profile_says() -> None:
+    asked = profile(
+        account="acc", partition="batch", qos="high", time="1-12:00:00", nodes=2, gpus_per_node=8, mem="0",
+        cpus_per_task=16, constraint="h100", exclusive=True, extra_sbatch=["--comment=x"],
+    )  # fmt: skip
+    found = header(render(asked, "eval.1", "/lustre/me/jobs/eval/1"))
+    expected = {
+        "job-name": "eval.1", "output": "/lustre/me/jobs/eval/1/log.txt", "open-mode": "append",
+        "no-requeue": None, "signal": "B:TERM@120", "account": "acc", "partition": "batch", "qos": "high",
+        "time": "1-12:00:00", "nodes": "2", "gpus-per-node": "8", "cpus-per-task": "16", "mem": "0",
+        "constraint": "h100", "exclusive": None, "comment": "x",
+    }  # fmt: skip
+    assert found == expected
+
+
+def test_the_script_is_a_header_and_one_command() -> None:
+    first, *rest, last = render(profile(), "eval.1", "/lustre/me/jobs/eval/1").splitlines()
+    assert first == "#!/bin/sh"
+    assert all(line.startswith("#SBATCH --") for line in rest)
+    folder = "/lustre/me/jobs/eval/1"
+    assert last == f"exec python3 {folder}/supervise.py {folder}"
+
+
+def test_what_is_not_asked_for_is_left_to_the_cluster() -> None:
+    found = header(render(profile(), "eval.1", "/f"))
+    assert not {"account", "partition", "qos", "gpus-per-node", "mem", "gres", "exclusive"} & found.keys()
+
+
+def test_evalcore_is_packed_without_times_and_with_everybodys_includes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipping.archive.cache_clear()
+    plain = shipping.archive()
+    own = tmp_path / "benchmarks"
+    own.mkdir()
+    (own / "mine.yaml").write_text("name: mine\n")
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
+    shipping.archive.cache_clear()
+    packed = shipping.archive()
+    assert packed.digest != plain.digest
+    shipping.archive.cache_clear()
+    assert shipping.archive() == packed, "the same files, the same digest"
+    shipping.archive.cache_clear()
+    with tarfile.open(fileobj=io.BytesIO(packed.data)) as tar:
+        names = set(tar.getnames())
+        init = tar.extractfile("evalcore/__init__.py")
+        assert init is not None
+        assert __version__ in init.read().decode()
+    assert {"evalcore/cli.py", "include/benchmarks/mine.yaml", "include/suites/tiny.yaml"} <= names
+    assert not [name for name in names if "__pycache__" in name]

@@ -1,0 +1,79 @@
+"""What a job's own result and Slurm's words come to; tests/e2e/test_slurm.py has both from a real Slurm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evalcore.jobs import State
+from evalcore.slurm.states import UNKNOWN, decide
+
+DONE = {"exit_code": 0, "signal": None, "terminated": False}
+FAILED = {"exit_code": 3, "signal": None, "terminated": False}
+KILLED = {"exit_code": None, "signal": 9, "terminated": False}
+STOPPED = {"exit_code": 143, "signal": None, "terminated": True}
+
+
+def facts(said: str | None, result: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """said: ``STATE`` or ``STATE exit:signal``; None: Slurm does not know the job."""
+    state, _, code = (said or "").rpartition(" ") if said and ":" in said else (said or "", "", "0:0")
+    states = (
+        {} if said is None else {"7": {"state": state, "exit": code, "reason": "Priority", "queued": False}}
+    )
+    return {"id": "7", "states": states, "result": result, "cancelled": False, "lost": False, **more}
+
+
+@pytest.mark.parametrize(
+    ("said", "result", "state", "words"),
+    [
+        # The job's own word comes first.
+        ("RUNNING", DONE, State.SUCCEEDED, "succeeded"),
+        (None, DONE, State.SUCCEEDED, "succeeded"),
+        ("FAILED 0:0", DONE, State.SUCCEEDED, "succeeded"),
+        ("NODE_FAIL", DONE, State.SUCCEEDED, "succeeded"),
+        ("COMPLETED", FAILED, State.FAILED, "failed with exit code 3"),
+        ("COMPLETED", KILLED, State.KILLED, "killed by SIGKILL"),
+        ("OUT_OF_MEMORY 0:125", KILLED, State.FAILED, "OUT_OF_MEMORY"),
+        # Told to stop: Slurm knows why, once it is over.
+        ("COMPLETING", STOPPED, State.RUNNING, "COMPLETING"),
+        ("TIMEOUT", STOPPED, State.LOST, "TIMEOUT"),
+        ("PREEMPTED", STOPPED, State.LOST, "PREEMPTED"),
+        ("FAILED 143:0", STOPPED, State.LOST, "its time was nearly up"),
+        ("CANCELLED by 1001", STOPPED, State.FAILED, "CANCELLED by 1001, not by us"),
+        # No word of its own.
+        ("PENDING", None, State.RUNNING, "PENDING (Priority)"),
+        ("RUNNING", None, State.RUNNING, "RUNNING"),
+        ("TIMEOUT", None, State.LOST, "TIMEOUT"),
+        ("NODE_FAIL", None, State.LOST, "NODE_FAIL"),
+        ("BOOT_FAIL", None, State.LOST, "BOOT_FAIL"),
+        ("DEADLINE", None, State.FAILED, "DEADLINE"),
+        ("CANCELLED by 0", None, State.FAILED, "CANCELLED by 0, not by us"),
+        ("OUT_OF_MEMORY 0:125", None, State.FAILED, "OUT_OF_MEMORY"),
+        ("FAILED 127:0", None, State.FAILED, "exit code 127"),
+        ("FAILED 0:9", None, State.KILLED, "killed by SIGKILL"),
+        # Nobody can tell, yet.
+        ("FAILED 0:0", None, State.RUNNING, UNKNOWN),
+        ("COMPLETED", None, State.RUNNING, UNKNOWN),
+        (None, None, State.RUNNING, UNKNOWN),
+        (None, STOPPED, State.RUNNING, UNKNOWN),
+    ],
+)
+def test_where_a_job_stands(
+    said: str | None, result: dict[str, Any] | None, state: State, words: str
+) -> None:
+    found = decide(facts(said, result))
+    assert found.state is state
+    assert words in str(found)
+
+
+@pytest.mark.parametrize("said", ["CANCELLED by 1001", None])
+def test_what_we_cancelled_is_cancelled_by_us(said: str | None) -> None:
+    assert decide(facts(said, cancelled=True)).state is State.CANCELLED
+    assert decide(facts("RUNNING", cancelled=True)).state is State.RUNNING
+    assert decide(facts("COMPLETED", DONE, cancelled=True)).state is State.SUCCEEDED
+
+
+def test_a_job_that_was_given_up_is_lost_unless_it_says_otherwise() -> None:
+    assert decide(facts(None, lost=True)).state is State.LOST
+    assert decide(facts(None, DONE, lost=True)).state is State.SUCCEEDED
