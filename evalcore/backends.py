@@ -50,6 +50,9 @@ class Backend(Protocol):
     def folder(self, name: str) -> str:
         """Where the attempts of a job lie."""
 
+    def newest(self, name: str) -> str | None:
+        """The newest attempt of a job, or None."""
+
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The job of that name: the attempt still of use, or a new one.
 
@@ -82,6 +85,10 @@ class Local:
 
     def folder(self, name: str) -> str:
         return str(self.root / name)
+
+    def newest(self, name: str) -> str | None:
+        found = jobs.latest(self.root, name)
+        return str(found) if found else None
 
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         return str(jobs.ensure(self.root, name, argv, env))

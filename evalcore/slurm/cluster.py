@@ -67,6 +67,10 @@ class Cluster:
     def folder(self, name: str) -> str:
         return f"{self.profile.remote_job_dir}/jobs/{name}"
 
+    def newest(self, name: str) -> str | None:
+        found = self._ask("history", folder=self.folder(name), limit=1, needs="")
+        return next(iter(found["jobs"]), None)
+
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The job of that name: the attempt still of use, or a new one; returns its folder.
 

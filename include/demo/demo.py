@@ -141,7 +141,10 @@ def watch(airflow: Airflow, runs: dict[Path, str]) -> dict[Path, str]:
 def said(airflow: Airflow, run: str, task_id: str) -> list[str]:
     """The last line that a task's job printed: how many answers are new, or where the W&B run is."""
     tasks = [t for t in airflow.tasks(DAG, run) if t["task_id"] == task_id and t["state"] == "success"]
-    found = [Path(airflow.xcom(DAG, run, task_id, "job", t["map_index"])) for t in tasks]
+    noted = [str(airflow.xcom(DAG, run, task_id, "job", t["map_index"])) for t in tasks]
+    found = [
+        Path(folder[folder.index("/") :]) for folder in noted
+    ]  # behind the profile's name, if there is one
     newest = [jobs.latest(job.parent, job.name) for job in found]
     return [line for job in newest if job for line in jobs.tail(job, 1)]
 

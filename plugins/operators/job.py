@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 XCOM_JOB = "job"
-"""Where a task notes the folder of its job, that of all attempts."""
+"""Where a task notes the folder of its job, that of all attempts; of one on a cluster ``<profile>:<folder>``."""
 
 MARKED = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED, TaskInstanceState.SKIPPED)
 """The states in which no task has a job that runs."""
@@ -167,7 +167,8 @@ class JobOperator(BaseOperator):
             runs_at = self._backend()
             # Noted before it starts and the task looked at after: whoever marks the task either finds the job
             # to stop (see listeners.job) or is noticed here.
-            ti.xcom_push(XCOM_JOB, runs_at.folder(name))
+            folder = runs_at.folder(name)
+            ti.xcom_push(XCOM_JOB, folder if isinstance(runs_at, Local) else f"{self.cluster}:{folder}")
             job = self._job = self._asked(lambda: runs_at.ensure(name, self.argv, self._environment()))
         except EvalError as error:
             ti.xcom_push(XCOM_FAILURE, str(error))
@@ -236,6 +237,24 @@ def find_job(dag_id: str, run_id: str, task_id: str, map_index: int, noted: obje
     folder = Path(noted).resolve()
     job = jobs.latest(folder.parent, folder.name)
     return job if job and (job / jobs.LOG).resolve() == job / jobs.LOG else None
+
+
+def find_job_elsewhere(
+    dag_id: str, run_id: str, task_id: str, map_index: int, noted: object
+) -> tuple[Backend, str] | None:
+    """Where a task's job on a cluster runs, and its newest attempt, by what the task noted; None if it has none.
+
+    Of what is noted only the profile counts: the job's name follows from the task.
+
+    Raises:
+        ConfigError: there is no such profile any more.
+        Unreachable: the cluster cannot be asked.
+    """
+    if not isinstance(noted, str) or noted.startswith("/") or ":/" not in noted:
+        return None
+    runs_at = backend(noted.partition(":/")[0], "")
+    job = runs_at.newest(jobs.job_name(dag_id, run_id, task_id, map_index))
+    return (runs_at, job) if job else None
 
 
 def _state(ti: Any) -> str | None:

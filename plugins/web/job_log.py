@@ -17,7 +17,9 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
 from evalcore import jobs
-from operators.job import XCOM_JOB, find_job
+from evalcore.backends import Unreachable
+from evalcore.errors import EvalError
+from operators.job import XCOM_JOB, find_job, find_job_elsewhere
 
 app = FastAPI(title="evalcore", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -35,6 +37,17 @@ def job_log(dag_id: str, run_id: str, task_id: str, map_index: int, session: Ses
     if found is None:
         raise HTTPException(404, f"Task {task_id} has not started a job")
     noted = XComModel.deserialize_value(found)
+    try:
+        if elsewhere := find_job_elsewhere(dag_id, run_id, task_id, map_index, noted):
+            runs_at, job = elsewhere
+            text = "".join(f"{line}\n" for line in runs_at.look({job: 0})[job].log)
+            return StreamingResponse(
+                iter([f"(the end of {job}/{jobs.LOG})\n", text]), media_type="text/plain; charset=utf-8"
+            )
+    except Unreachable as error:
+        raise HTTPException(503, f"The cluster cannot be asked: {error}") from error
+    except EvalError as error:
+        raise HTTPException(404, str(error)) from error
     folder = find_job(dag_id, run_id, task_id, map_index, noted)
     if folder is None:
         raise HTTPException(404, f"No job of this task in {noted}, seen from the API server")

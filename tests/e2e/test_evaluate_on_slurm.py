@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from waiting import until
 
 pytestmark = pytest.mark.e2e
 
+DAG = "evaluate_checkpoint"
 SECRET = "sk-never-to-be-seen-anywhere"
 
 
@@ -59,8 +61,8 @@ def conf(results: Path, checkpoint: Path, **params: object) -> dict[str, object]
 def test_a_checkpoint_is_evaluated_there_and_reported_here(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", checkpoint))
-    assert airflow.wait("evaluate_checkpoint", run) == "success"
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint))
+    assert airflow.wait(DAG, run) == "success"
     [card] = (tmp_path / "results").rglob("scorecard.json")
     here = Scorecard.load(card.parent)
     assert here.complete
@@ -73,23 +75,23 @@ def test_a_checkpoint_is_evaluated_there_and_reported_here(
     stages = ["convert", "generate", "score.grade", "score.summarize", "track"]
     assert [sum(f"-{stage}-" in job for job in jobs) for stage in stages] == [1] * len(stages)
     assert all(job.endswith("|COMPLETED") for job in jobs)
-    assert "tiny-arithmetic" in airflow.log("evaluate_checkpoint", run, "report")
+    assert "tiny-arithmetic" in airflow.log(DAG, run, "report")
 
 
 def test_keys_are_nowhere_but_in_the_job(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", checkpoint, max_problems=40))
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, max_problems=40))
     seen: set[str] = set()
 
     def over() -> bool:
         for process in psutil.process_iter(["cmdline"]):
             seen.add(" ".join(process.info["cmdline"] or []))
         seen.add(slurm.run("scontrol", "show", "job", "-o"))
-        return airflow.state("evaluate_checkpoint", run) in ("success", "failed")
+        return airflow.state(DAG, run) in ("success", "failed")
 
     until(over, "the run", timeout=600)
-    assert airflow.state("evaluate_checkpoint", run) == "success"
+    assert airflow.state(DAG, run) == "success"
     assert any("supervise.py" in line for line in seen), "a job was seen while it ran"
     assert not [line for line in seen if SECRET in line]
     # Files and Airflow's database (XComs, rendered templates) on this side, scripts and logs on the other.
@@ -103,7 +105,7 @@ def test_keys_are_nowhere_but_in_the_job(
 def test_a_triggerer_that_dies_loses_no_job(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", checkpoint))
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint))
 
     def generating() -> bool:
         return "-generate-" in slurm.run("squeue", "-h", "-t", "running", "-o", "%j")
@@ -111,17 +113,45 @@ def test_a_triggerer_that_dies_loses_no_job(
     until(generating, "generate to run")
     airflow.kill_component("triggerer")
     airflow.start_component("triggerer")
-    assert airflow.wait("evaluate_checkpoint", run) == "success"
+    assert airflow.wait(DAG, run) == "success"
     jobs = slurm.run("sacct", "-n", "-X", "-D", "-P", "-o", "jobname").split()
     names = [job for job in jobs if run.replace(":", "-").replace("+", "-")[:30] in job]
     assert len(names) == len(set(names))
 
 
+def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_no_job(
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+) -> None:
+    slow = ["client.group_samples=false", "client.concurrency=1", "server.args=[--faults,delay:seconds=3]"]
+    overrides = ["wandb.mode=offline", *slow]  # minutes of work
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, overrides=overrides))
+
+    def generating() -> str:
+        return slurm.run("squeue", "-h", "-t", "running", "-n", generate(slurm), "-o", "%i").strip()
+
+    first = until(generating, "generate to run")
+    path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/0"
+    page = f"/evalcore/jobs/{DAG}/{quote(run, safe='')}/generate/0/log"
+    until(lambda: "(the end of /" in airflow.get(page).text, "the log's page")
+    until(lambda: airflow.request("GET", path)["state"] == "deferred", "a trigger")
+    airflow.clear(DAG, run, ["generate", 0])
+    until(lambda: generating() not in ("", first), "the next attempt")
+    airflow.request("PATCH", path, {"new_state": "failed"})
+    until(lambda: not slurm.run("squeue", "-h"), "an empty queue")
+    assert airflow.wait(DAG, run) == "failed"
+
+
+def generate(slurm: Slurm) -> str:
+    """The names of the queue's generate jobs."""
+    names = slurm.run("squeue", "-h", "-o", "%j").split()
+    return ",".join(name for name in names if "-generate-" in name) or "none"
+
+
 def test_what_is_wrong_with_a_request_is_said_by_plan(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = airflow.trigger("evaluate_checkpoint", conf(tmp_path / "results", tmp_path / "nowhere"))
-    assert airflow.wait("evaluate_checkpoint", run) == "failed"
+    run = airflow.trigger(DAG, conf(tmp_path / "results", tmp_path / "nowhere"))
+    assert airflow.wait(DAG, run) == "failed"
     assert f"checkpoint {tmp_path}/nowhere: no such folder" in json.dumps(
-        airflow.xcom("evaluate_checkpoint", run, "plan", "error")
+        airflow.xcom(DAG, run, "plan", "error")
     )
