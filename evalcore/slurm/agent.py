@@ -15,6 +15,7 @@ what they mean is decided where they are asked for. The folder of a job's attemp
     id              Slurm's number of the job, written as soon as it is known
     log.txt         what the job prints
     result.json     written when it is over, on the node (supervise)
+                    (of an array each task has its own: secrets-3.json, log-3.txt, result-3.json)
     cancelled       somebody wants it stopped
     consumed        its outcome was reported
     lost            Slurm has not known it for too long
@@ -89,14 +90,16 @@ def submit(
             return {"id": found, "new": False}
         _write(folder, COMMAND, json.dumps(command))
         _write(folder, SUPERVISOR, supervisor)
-        _write(folder, SECRETS, json.dumps(secrets), mode=0o600)
-        _write(folder, RESULT, " " * RESULT_BYTES)
+        for task in command.get("tasks") or [None]:
+            _write(folder, _of_task(SECRETS, task), json.dumps(secrets), mode=0o600)
+            _write(folder, _of_task(RESULT, task), " " * RESULT_BYTES)
         path = _write(folder, SCRIPT, script)
         # The lock is sbatch's too: if we die, nobody looks for the job before sbatch has come to an end.
         done = _call(["sbatch", "--parsable", path], pass_fds=lock)
         if done.returncode:
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(folder, SECRETS))
+            for task in command.get("tasks") or [None]:
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, _of_task(SECRETS, task)))
             said = _one_line(done.stderr) or f"exit code {done.returncode}"
             raise Failure("sbatch: " + said, "failed" if _is_outage(said) else "rejected")
         number = done.stdout.strip().split(";")[0]
@@ -111,15 +114,23 @@ def look(jobs: dict[str, int]) -> Json:
     found = {}
     for folder, offset in jobs.items():
         number = ids[folder]
-        log, end = _log(folder, offset)
+        command = json.loads(_read(folder, COMMAND) or "{}")
+        tasks = command.get("tasks") or []
+        results = {str(task): _result(folder, task) for task in tasks}
+        failed = [task for task in tasks if (results[str(task)] or {}).get("exit_code") not in (0, None)]
+        # Of an array, what the first task says that failed.
+        log, end = (
+            _log(folder, offset, failed[0] if failed else None) if failed or not tasks else ("", offset)
+        )
         found[folder] = {
             "id": number,
             "states": {key: state for key, state in states.items() if _is_of(key, number)},
-            "result": _result(folder),
+            "result": None if tasks else _result(folder),
+            "results": results,
             "cancelled": os.path.exists(os.path.join(folder, CANCELLED)),
             "consumed": os.path.exists(os.path.join(folder, CONSUMED)),
             "lost": os.path.exists(os.path.join(folder, LOST)),
-            "command": json.loads(_read(folder, COMMAND) or "{}"),
+            "command": command,
             "log": log,
             "offset": end,
         }
@@ -298,16 +309,21 @@ def _is_outage(said: str) -> bool:
     )
 
 
-def _result(folder: str) -> Json | None:
+def _of_task(name: str, task: int | None) -> str:
+    """A file's name for one task of an array: ``result-3.json``."""
+    return name if task is None else f"-{task}.".join(name.rsplit(".", 1))
+
+
+def _result(folder: str, task: int | None = None) -> Json | None:
     """What the node wrote, once it is complete."""
-    text = _read(folder, RESULT)
+    text = _read(folder, _of_task(RESULT, task))
     return json.loads(text) if text else None
 
 
-def _log(folder: str, offset: int) -> tuple[str, int]:
+def _log(folder: str, offset: int, task: int | None = None) -> tuple[str, int]:
     """The log from an offset on, whole lines only, at most so much of it; and the offset to go on from."""
     try:
-        with open(os.path.join(folder, LOG), "rb") as stream:
+        with open(os.path.join(folder, _of_task(LOG, task)), "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             start = max(offset, size - _LOG_BYTES)
             stream.seek(start)

@@ -24,11 +24,12 @@ from pydantic import ValidationError
 
 from evalcore.backends import Look, Unreachable
 from evalcore.errors import ConfigError, JobError
+from evalcore.jobs import State
 from evalcore.profiles import SlurmProfile
 from evalcore.slurm import agent, script
 from evalcore.slurm.shell import Shell
 from evalcore.slurm.shipping import archive
-from evalcore.slurm.states import UNKNOWN, decide
+from evalcore.slurm.states import UNKNOWN, decide, decide_tasks
 from evalcore.terminal import without_controls
 
 MAX_ATTEMPTS = 10
@@ -39,17 +40,23 @@ _SECONDS = 150.0  # for one request: some commands of Slurm's, each of which may
 
 
 class Cluster:
-    """A cluster as its profile describes it, reached through a shell."""
+    """A cluster as its profile describes it, reached through a shell.
 
-    def __init__(self, profile: SlurmProfile, shell: Shell) -> None:
+    array: jobs are arrays of these tasks, each of which finds its number in SLURM_ARRAY_TASK_ID.
+    """
+
+    def __init__(self, profile: SlurmProfile, shell: Shell, array: Sequence[int] = ()) -> None:
         self.profile = profile
         self.shell = shell
+        self.array = tuple(array)
         self.poll_interval = profile.poll_interval
 
-    def with_resources(self, resources: Mapping[str, Any], dependency: str = "") -> Cluster:
+    def with_resources(
+        self, resources: Mapping[str, Any], dependency: str = "", array: Sequence[int] = ()
+    ) -> Cluster:
         """This cluster for jobs that differ from its profile in some keys.
 
-        dependency: as ``sbatch --dependency``.
+        dependency: as ``sbatch --dependency``. array: numbers of the tasks of each job.
 
         Raises:
             ConfigError: a key that is none of the profile's, or a value that cannot be used.
@@ -58,7 +65,7 @@ class Cluster:
         if dependency:
             keys["extra_sbatch"] = [*keys["extra_sbatch"], f"--dependency={dependency}"]
         try:
-            return Cluster(SlurmProfile.model_validate(keys), self.shell)
+            return Cluster(SlurmProfile.model_validate(keys), self.shell, array)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "resources"
@@ -104,6 +111,11 @@ class Cluster:
             elif len(fresh) >= MAX_ATTEMPTS:
                 self.consume(folder)
                 raise JobError(f"job {name}: {status}, {len(fresh)} times in a row. Log: {folder}/log.txt")
+        if self.array:
+            # Tasks that are done are not done again, unless all were and somebody wants them so.
+            newest = decide_tasks(listed[0][1]) if listed else {}
+            rest = [task for task, status in newest.items() if status.state is not State.SUCCEEDED]
+            command["tasks"] = rest or list(self.array)
         if found["missing"]:
             self._ship(code)
         folder = f"{root}/{number}"
@@ -111,7 +123,7 @@ class Cluster:
             "submit",
             folder=folder,
             job_name=f"{name}.{number}",
-            script=script.render(self.profile, f"{name}.{number}", folder),
+            script=script.render(self.profile, f"{name}.{number}", folder, command.get("tasks", ())),
             supervisor=_source("supervise.py"),
             command=command,
             secrets=dict(env),

@@ -18,7 +18,7 @@ is this text.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from evalcore.profiles import SlurmProfile
 
@@ -26,11 +26,12 @@ STOP_SECONDS = 120
 """How long before its time is up a job is told to stop: generation ends the samples it has begun, or leaves them."""
 
 
-def render(profile: SlurmProfile, job_name: str, folder: str) -> str:
-    """The script of one attempt, whose files lie in ``folder``."""
+def render(profile: SlurmProfile, job_name: str, folder: str, tasks: Sequence[int] = ()) -> str:
+    """The script of one attempt, whose files lie in ``folder``. tasks: of an array, those to run."""
     header = [
         ("job-name", job_name),
-        ("output", f"{folder}/log.txt"),
+        ("output", f"{folder}/log-%a.txt" if tasks else f"{folder}/log.txt"),
+        *([("array", ",".join(map(str, tasks)))] if tasks else []),
         ("open-mode", "append"),
         # A job that Slurm would start again by itself is made again by us: with its secrets, and counted.
         ("no-requeue", None),

@@ -28,8 +28,48 @@ _ACTIVE = frozenset(
 def decide(facts: Mapping[str, Any]) -> Status:
     """Where a job stands, from what ``agent.look`` found.
 
-    CANCELLED is what we asked for; cancelled by somebody else is FAILED, since he meant it.
+    CANCELLED is what we asked for; cancelled by somebody else is FAILED, since he meant it. An array runs while
+    one of its tasks does, has failed if one has, and else can go on with those that were stopped.
     """
+    tasks = decide_tasks(facts)
+    if not tasks:
+        return _decide(facts)
+    running = [status for status in tasks.values() if not status.state.is_over]
+    if running:
+        unknown = all(status.detail.startswith(UNKNOWN) for status in running)
+        done = f"{len(tasks) - len(running)} of {len(tasks)} tasks are over"
+        return Status(State.RUNNING, detail=f"{UNKNOWN}; {done}" if unknown else done)
+    rest = {task: status for task, status in tasks.items() if status.state is not State.SUCCEEDED}
+    if not rest:
+        return Status(State.SUCCEEDED, exit_code=0)
+    failed = {task: status for task, status in rest.items() if not status.state.is_resumable}
+    listed = "; ".join(f"task {task}: {status}" for task, status in list((failed or rest).items())[:5])
+    if failed:
+        return Status(State.FAILED, detail=f"{len(failed)} of {len(tasks)} tasks: {listed}")
+    cancelled = all(status.state is State.CANCELLED for status in rest.values())
+    return Status(State.CANCELLED if cancelled else State.LOST, detail=listed)
+
+
+def decide_tasks(facts: Mapping[str, Any]) -> dict[int, Status]:
+    """Where each task of an array stands; {} for what is none."""
+    tasks = facts["command"].get("tasks") or []
+    whole = facts["states"].get(facts["id"])
+    # Pending ones that are cancelled together share an entry: ``60_[1-3]``.
+    shared = next((state for key, state in facts["states"].items() if key.endswith("]")), whole)
+    return {
+        task: _decide(
+            {
+                **facts,
+                "id": "task",
+                "states": {"task": facts["states"].get(f"{facts['id']}_{task}", shared) or {}},
+                "result": facts["results"].get(str(task)),
+            }
+        )
+        for task in tasks
+    }
+
+
+def _decide(facts: Mapping[str, Any]) -> Status:
     result, said = facts["result"], facts["states"].get(facts["id"]) or {}
     word, by = ([*str(said.get("state", "")).split(), ""])[0], str(said.get("state", ""))
     if result and result["exit_code"] == 0:

@@ -21,8 +21,14 @@ _POLL = 0.5
 
 
 def main(folder: str) -> int:
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+
     def path(name: str) -> str:
         return os.path.join(folder, name)
+
+    def own(name: str) -> str:
+        """A file of this task alone, where the job is an array of them."""
+        return path(name if task is None else f"-{task}.".join(name.rsplit(".", 1)))
 
     told = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -35,12 +41,12 @@ def main(folder: str) -> int:
             command["argv"],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, **command.get("env", {}), **_secrets(path("secrets.json"))},
+            env={**os.environ, **command.get("env", {}), **_secrets(own("secrets.json"))},
             cwd=command.get("cwd") or None,
         )
     except OSError as error:
         print("evalcore: error: cannot run {}: {}".format(command["argv"][0], error.strerror), flush=True)
-        return _write(path("result.json"), {**result, "exit_code": 127, "signal": None, "terminated": False})
+        return _write(own("result.json"), {**result, "exit_code": 127, "signal": None, "terminated": False})
     passed_on = False
     code: int | None = None
     while code is None:
@@ -56,7 +62,7 @@ def main(folder: str) -> int:
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     return _write(
-        path("result.json"),
+        own("result.json"),
         {
             **result,
             "exit_code": code if code >= 0 else None,

@@ -40,11 +40,13 @@ class SlurmSubmitOperator(JobOperator):
     :param script: lines of bash.
     :param options: keys of the profile that this job has otherwise: ``partition``, ``time``, ``nodes``,
         ``gpus_per_node``, ``mem``, ``container_image``, ``extra_sbatch``, …
+    :param array: a number of tasks, or their numbers; each task finds its own in ``SLURM_ARRAY_TASK_ID``. A new
+        attempt, or a retry, runs those alone that have not succeeded.
     :param dependency: as ``sbatch --dependency``: ``afterok:4711``.
     :param env: variables of the job; secrets may be among them, if they come from a Connection.
     """
 
-    template_fields: Sequence[str] = (*JobOperator.template_fields, "options", "dependency", "env")
+    template_fields: Sequence[str] = (*JobOperator.template_fields, "options", "array", "dependency", "env")
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class SlurmSubmitOperator(JobOperator):
         command: Sequence[str] = (),
         script: str = "",
         options: Mapping[str, Any] | None = None,
+        array: int | Sequence[int] = (),
         dependency: str = "",
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -62,6 +65,7 @@ class SlurmSubmitOperator(JobOperator):
         argv = list(command) or ["bash", "-euo", "pipefail", "-c", script]
         super().__init__(argv=argv, jobs_folder="", cluster=cluster, **kwargs)
         self.options = options
+        self.array = array
         self.dependency = dependency
         self.env = env
 
@@ -76,7 +80,8 @@ class SlurmSubmitOperator(JobOperator):
         found = backend(self.cluster, self.jobs_folder)
         if not isinstance(found, Cluster):
             raise ConfigError(f"profile {self.cluster}: its executor is not slurm")
-        return found.with_resources(dict(self.options or {}), self.dependency)
+        tasks = range(self.array) if isinstance(self.array, int) else self.array
+        return found.with_resources(dict(self.options or {}), self.dependency, tasks)
 
     def _environment(self) -> dict[str, str]:
         return environment(self.cluster) | dict(self.env or {})

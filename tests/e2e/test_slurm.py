@@ -329,6 +329,35 @@ def test_another_command_replaces_a_job_of_the_same_name(cluster: Cluster, slurm
     assert ended(cluster, first).status.state is State.CANCELLED
 
 
+def test_of_an_array_only_the_tasks_that_failed_run_again(
+    cluster: Cluster, slurm: Slurm, name: str, tmp_path: Path
+) -> None:
+    of_four = cluster.with_resources({}, array=range(4))
+    log = tmp_path / "ran"
+    script = (
+        f"echo $SLURM_ARRAY_TASK_ID $KEY >> {log}; [ $SLURM_ARRAY_TASK_ID != 2 ] || [ -e {tmp_path}/mended ]"
+    )
+    command = ["bash", "-c", script]
+    job = of_four.ensure(name, command, {"KEY": "k"})
+    found = ended(of_four, job)
+    assert (found.status.state, found.status.detail) == (
+        State.FAILED,
+        "1 of 4 tasks: task 2: failed with exit code 1",
+    )
+    assert sorted(log.read_text().splitlines()) == ["0 k", "1 k", "2 k", "3 k"]
+    assert not list(Path(job).glob("secrets*"))
+    of_four.consume(job)
+    (tmp_path / "mended").touch()
+    again = of_four.ensure(name, command, {"KEY": "k"})
+    assert ended(of_four, again).status.state is State.SUCCEEDED
+    assert log.read_text().splitlines()[4:] == ["2 k"]
+    of_four.consume(again)
+    running_all = of_four.ensure(name, ["sleep", "600"], {})
+    until(lambda: "0 of 4" in look(of_four, running_all).status.detail, "all of them")
+    of_four.cancel([running_all])
+    assert ended(of_four, running_all).status.state is State.CANCELLED
+
+
 def test_evalcore_is_sent_once_and_is_this_version(cluster: Cluster, slurm: Slurm, name: str) -> None:
     def sent() -> list[Path]:
         return list((slurm.remote_job_dir / "evalcore").glob("*"))

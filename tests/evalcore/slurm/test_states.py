@@ -21,7 +21,14 @@ def facts(said: str | None, result: dict[str, Any] | None = None, **more: Any) -
     states = (
         {} if said is None else {"7": {"state": state, "exit": code, "reason": "Priority", "queued": False}}
     )
-    return {"id": "7", "states": states, "result": result, "cancelled": False, "lost": False, **more}
+    return {
+        "id": "7",
+        "states": states,
+        "result": result,
+        "cancelled": False,
+        "lost": False,
+        "command": {},
+    } | more
 
 
 @pytest.mark.parametrize(
@@ -77,3 +84,35 @@ def test_what_we_cancelled_is_cancelled_by_us(said: str | None) -> None:
 def test_a_job_that_was_given_up_is_lost_unless_it_says_otherwise() -> None:
     assert decide(facts(None, lost=True)).state is State.LOST
     assert decide(facts(None, DONE, lost=True)).state is State.SUCCEEDED
+
+
+def array(states: dict[str, str], results: dict[str, Any], **more: Any) -> dict[str, Any]:
+    listed = {key: {"state": state, "exit": "0:0", "queued": False} for key, state in states.items()}
+    tasks = {"tasks": [0, 1, 2]}
+    return facts(None, **{"states": listed, "results": results, "command": tasks, **more})
+
+
+def test_an_array_is_over_when_all_its_tasks_are() -> None:
+    running = decide(array({"7_0": "COMPLETED", "7_1": "RUNNING", "7_2": "PENDING"}, {"0": DONE}))
+    assert (running.state, running.detail) == (State.RUNNING, "1 of 3 tasks are over")
+    done = array(dict.fromkeys(["7_0", "7_1", "7_2"], "COMPLETED"), {"0": DONE, "1": DONE, "2": DONE})
+    assert decide(done).state is State.SUCCEEDED
+
+
+def test_one_failed_task_fails_an_array_and_is_named() -> None:
+    states = {"7_0": "COMPLETED", "7_1": "FAILED", "7_2": "TIMEOUT"}
+    found = decide(array(states, {"0": DONE, "1": FAILED}))
+    assert found.state is State.FAILED
+    assert found.detail == "1 of 3 tasks: task 1: failed with exit code 3"
+
+
+def test_stopped_tasks_of_an_array_go_on() -> None:
+    states = {"7_0": "COMPLETED", "7_1": "PREEMPTED", "7_2": "TIMEOUT"}
+    found = decide(array(states, {"0": DONE}))
+    assert (found.state, found.detail) == (State.LOST, "task 1: lost (PREEMPTED); task 2: lost (TIMEOUT)")
+
+
+def test_pending_tasks_that_are_cancelled_share_an_entry() -> None:
+    states = {"7_0": "COMPLETED", "7_[1-2]": "CANCELLED by 0"}
+    assert decide(array(states, {"0": DONE}, cancelled=True)).state is State.CANCELLED
+    assert "CANCELLED by 0" in decide(array(states, {"0": DONE})).detail
