@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster_folder import cluster_folder
@@ -19,8 +21,9 @@ from evalcore.backends import Look, Unreachable
 from evalcore.errors import JobError
 from evalcore.jobs import State, job_name
 from evalcore.profiles import SlurmProfile
+from evalcore.slurm import agent
 from evalcore.slurm.cluster import Cluster
-from evalcore.slurm.shell import Finished
+from evalcore.slurm.shell import Finished, Here
 from hooks.slurm import SshShell
 from waiting import until
 
@@ -259,6 +262,43 @@ def test_a_connection_cut_after_the_job_was_accepted(cluster: Cluster, slurm: Sl
             cluster.shell = shell
     assert running(cluster, job).id
     assert submissions(slurm, name) == 1
+
+
+@pytest.mark.parametrize("wrapper", ["sleep 1; exec SBATCH", "SBATCH && sleep 1"])
+def test_killed_while_it_submits(
+    slurm: Slurm,
+    profile: SlurmProfile,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrapper: str,
+) -> None:
+    real = shutil.which("sbatch")
+    assert real
+    sbatch = tmp_path / "sbatch"
+    call = f'{real} "$@"'
+    sbatch.write_text("#!/bin/bash\n" + wrapper.replace("SBATCH", call) + "\n")
+    sbatch.chmod(0o755)
+    for variable, value in slurm.env.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    cluster = Cluster(profile, Here())
+    killer = threading.Timer(0.8, kill_agents)
+    killer.start()
+    with pytest.raises(Unreachable):
+        cluster.ensure(name, ["sleep", "600"], {})
+    killer.join()
+    # sbatch goes on alone; who comes next waits for it and finds its job.
+    job = cluster.ensure(name, ["sleep", "600"], {})
+    assert running(cluster, job).id
+    assert submissions(slurm, name) == 1
+    cluster.cancel([job])
+
+
+def kill_agents() -> None:
+    for process in psutil.process_iter(["cmdline"]):
+        if agent.BOOT in (process.info["cmdline"] or []):
+            process.kill()
 
 
 def test_looks_go_on_over_a_new_connection(cluster: Cluster, slurm: Slurm, name: str) -> None:
