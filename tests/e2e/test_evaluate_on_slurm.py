@@ -141,6 +141,35 @@ def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_
     assert airflow.wait(DAG, run) == "failed"
 
 
+def test_a_preempted_generation_goes_on_where_it_stopped(
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+) -> None:
+    slow = ["client.group_samples=false", "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
+    params = {"overrides": ["wandb.mode=offline", *slow], "max_problems": 10, "training_run": "preempted"}
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
+    parts = slurm.remote_job_dir / "results" / "preempted"
+    written = until(lambda: [f for f in parts.rglob("generations/*.jsonl") if f.stat().st_size], "some rows")
+    job = slurm.run("squeue", "-h", "-t", "running", "-n", generate(slurm), "-o", "%i").strip()
+    rows = [file.read_bytes() for file in written]
+    slurm.run("scancel", slurm.preempt(job))
+    assert airflow.wait(DAG, run) == "success"
+    [card] = (tmp_path / "results" / "preempted").rglob("scorecard.json")
+    assert Scorecard.load(card.parent).complete
+    # What was written before is still there, and nothing was asked twice.
+    now = [row for file in parts.rglob("generations/*.jsonl") for row in file.read_text().splitlines()]
+    keys = [(row["problem_id"], row["sample"]) for row in map(json.loads, now)]
+    assert len(keys) == len(set(keys)) == 90
+    assert rows[0].splitlines()[0].decode() in now
+    said = slurm.run("sacct", "-n", "-X", "-D", "-P", "-o", "jobname,state")
+    states = [line.rpartition("|")[2] for line in said.splitlines() if generate_of(run) in line]
+    assert states == ["PREEMPTED", "COMPLETED"]
+
+
+def generate_of(run: str) -> str:
+    """What the names of a run's generate jobs have in common."""
+    return f"{run.replace(':', '-')}-generate-"
+
+
 def generate(slurm: Slurm) -> str:
     """The names of the queue's generate jobs."""
     names = slurm.run("squeue", "-h", "-o", "%j").split()
