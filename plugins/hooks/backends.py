@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import netrc
 import os
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from evalcore.slurm.shell import Here, Shell
 
 _PROPAGATED = ("WANDB_API_KEY", "OPENAI_API_KEY", "HF_TOKEN")
 """Keys that a job gets if they are set where Airflow's workers run."""
+
+_WANDB_HOST = "api.wandb.ai"
 
 
 def backend(cluster: str, jobs_folder: str) -> Backend:
@@ -39,7 +43,15 @@ def environment(cluster: str) -> dict[str, str]:
     if isinstance(profile, LocalProfile):
         inherited = {n: v for n, v in os.environ.items() if not n.lstrip("_").startswith("AIRFLOW_")}
         return inherited | profile.plain_env | _secrets(profile.secret_env)
-    return _secrets({name: name for name in _PROPAGATED} | profile.secret_env)
+    return _logged_in() | _secrets({name: name for name in _PROPAGATED} | profile.secret_env)
+
+
+def _logged_in() -> dict[str, str]:
+    """The key that ``wandb login`` has kept here, if it has."""
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        if found := netrc.netrc().authenticators(_WANDB_HOST):
+            return {"WANDB_API_KEY": found[2]}
+    return {}
 
 
 def _secrets(sources: dict[str, str]) -> dict[str, str]:
