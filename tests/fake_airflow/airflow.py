@@ -39,7 +39,7 @@ def answer(method: str, path: str, body: Any) -> Any:
     if last == "failures":
         return {"value": ["plan: no such suite"] if state == "failed" else []}
     if "/plan/xcomEntries/" in path:
-        return {"value": [{"folder": folder} for folder in json.loads(plan)]} if plan else None
+        return {"value": [{"brings": [folder, folder]} for folder in json.loads(plan)]} if plan else None
     return {"state": state}  # a run's
 
 
