@@ -15,8 +15,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from evalcore.backends import Backend, Look, Unreachable
-from evalcore.errors import EvalError
+from evalcore.backends import Backend, Look
 from hooks.backends import backend
 
 MAX_UNREACHABLE = 24 * 3600.0
@@ -150,7 +149,7 @@ class _Poller:
             try:
                 # Over a network: never in the event loop.
                 found = await asyncio.to_thread(self.backend.look, offsets)
-            except (Unreachable, EvalError, OSError) as error:
+            except Exception as error:  # whatever it is, who waits has to hear of it
                 for watch in watches:
                     watch.looks.put_nowait(error)
             else:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import structlog.testing
 from airflow.sdk.module_loading import import_string
 
 from evalcore import jobs
-from evalcore.backends import Unreachable
+from evalcore.backends import Local, Look, Unreachable
 from triggers import job as job_trigger
 from triggers.job import JobTrigger
 from waiting import until
@@ -121,3 +121,29 @@ async def test_it_repeats_the_last_new_lines_of_the_log(tmp_path: Path) -> None:
     last = [str(n) for n in range(101 - job_trigger.MAX_LINES, 101)]
     assert lines == ["(90 lines more in the job's log)", *last]
     assert ended == f"Job {job}: succeeded"
+
+
+class Failing(Local):
+    """A backend whose first look goes wrong in a way that nobody has thought of."""
+
+    looks = 0
+
+    def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
+        self.looks += 1
+        if self.looks == 1:
+            raise ZeroDivisionError("unthought of")
+        return super().look(offsets)
+
+
+async def test_all_jobs_of_a_backend_are_looked_at_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Failing(tmp_path)
+    monkeypatch.setattr(job_trigger, "backend", lambda cluster, folder: found)
+    ended = [jobs.ensure(tmp_path, f"job-{i}", ["true"]) for i in range(5)]
+    for job in ended:
+        until(lambda job=job: jobs.status(job).state.is_over)
+    triggers = [JobTrigger(str(job), jobs_folder=str(tmp_path), poll_interval=0.02) for job in ended]
+    events = await asyncio.gather(*map(fire, triggers))
+    assert events == [{"job": str(job)} for job in ended]
+    assert found.looks == 2, "the one that failed, and one for all"
