@@ -111,6 +111,8 @@ def _read(row: Row, grader: Grader, options: Options) -> _Read:
 
 def _found(row: Row, grader: Grader, relaxed: Options) -> tuple[str, Equality | None]:
     """The answer of a row; or, of a text in which there is none, the verdict."""
+    if row["pred"] is None:
+        return "", Equality(False, "no answer: null")
     if row.get("kind", "answer") == "answer":
         return str(row["pred"]), None
     answer, reason = grader.extract(str(row["pred"]), relaxed)
@@ -119,6 +121,8 @@ def _found(row: Row, grader: Grader, relaxed: Options) -> tuple[str, Equality | 
 
 def _checked(place: str, row: Row) -> Row:
     for field in ("gold", "pred"):
+        if field == "pred" and field in row and row[field] is None:
+            continue  # whoever answered had no answer
         if not isinstance(row.get(field), (str, int, float)):
             raise ResultsError(f"{place}: no {field}; a row needs gold and pred, and may have kind")
     if row.get("kind", "answer") not in ("answer", "text"):

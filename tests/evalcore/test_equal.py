@@ -45,6 +45,11 @@ def test_of_a_text_the_answer_is_looked_for(tmp_path: Path) -> None:
     assert rows[2]["stage"] == "no answer: reasoning not finished"
 
 
+def test_a_null_is_no_answer(tmp_path: Path) -> None:
+    rows = list(equal(written(tmp_path, {"gold": "1", "pred": None}, {"gold": "1", "pred": "1"}), workers=1))
+    assert [(row["equal"], row["stage"]) for row in rows] == [(False, "no answer: null"), (True, "text")]
+
+
 def test_the_same_pair_is_compared_each_time(tmp_path: Path) -> None:
     pair = {"gold": "\\sqrt{8}", "pred": "2\\sqrt{2}"}
     rows = list(equal(written(tmp_path, pair, pair), workers=1))
