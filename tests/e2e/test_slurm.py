@@ -457,3 +457,30 @@ def test_many_jobs_are_looked_at_with_one_command(cluster: Cluster, name: str) -
     assert asked == ["look"]
     cluster.cancel(jobs)
     assert asked == ["look", "cancel"]
+
+
+def test_without_any_accounting_the_controller_serves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cluster_folder() as folder, Slurm(folder, nodes=1, with_dbd=False, user="root") as slurm:
+        for variable, value in slurm.env.items():
+            monkeypatch.setenv(variable, value)
+        here = SlurmProfile(
+            name="here", executor="slurm", time="10", remote_job_dir=str(slurm.remote_job_dir)
+        )
+        cluster = Cluster(here, Here())
+        assert ended(cluster, cluster.ensure(f"{name}-a", ["true"], {})).status.state is State.SUCCEEDED
+        failed = ended(cluster, cluster.ensure(f"{name}-b", ["sh", "-c", "exit 3"], {}))
+        assert failed.status.exit_code == 3
+        job = cluster.ensure(f"{name}-c", ["sleep", "600"], {})
+        running(cluster, job)
+        slurm.fail_node(slurm.nodes[0])
+        lost = ended(cluster, job)
+        assert (lost.status.detail, lost.trouble) == ("NODE_FAIL", "")
+        slurm.resume_node(slurm.nodes[0])
+        # And a job without its id is found in the queue.
+        again = cluster.ensure(f"{name}-c", ["sleep", "600"], {})
+        number = running(cluster, again).id
+        (Path(again) / "id").unlink()
+        assert cluster.ensure(f"{name}-c", ["sleep", "600"], {}) == again
+        assert look(cluster, again).id == number
+        slurm.run("scancel", number)
+        assert ended(cluster, again).status.detail == "CANCELLED, not by us"

@@ -169,7 +169,8 @@ class _Key:
         if pieces is None:
             return None
         if all(piece.low == piece.high for piece in pieces):
-            return self._braces({self.of(piece.low) for piece in pieces})
+            ends = {self.of(piece.low) for piece in pieces}
+            return ends.pop() if len(ends) == 1 else self._braces(ends)
         return "u".join(
             f"{'[' if piece.low_closed else '('}{self.of(piece.low)},{self.of(piece.high)}"
             f"{']' if piece.high_closed else ')'}"

@@ -206,7 +206,7 @@ def test_a_percentage_votes_as_the_option_reads_it() -> None:
 
 
 # What is left of answers in the pairs without a name or a base, or as the value that a decimal stands for.
-BARE = ["204", "1111", "3927/1250", "5-2x", r"3-\frac32x", r"(3,\infty)"]
+BARE = ["204", "1111", "3927/1250", "5-2x", r"3-\frac32x", r"(3,\infty)", "3.1415941"]
 
 
 def verdict(left: str, right: str) -> bool | None:
