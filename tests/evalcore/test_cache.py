@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,29 @@ def test_an_unusable_file_is_said_once_and_does_no_harm(
         cache.put({("a",): 1})
         assert cache.get([("a",)]) == {}
     assert [r.getMessage().startswith("going on without the cache") for r in caplog.records] == [True]
+
+
+def test_the_order_of_what_decides_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALCORE_CACHE", str(tmp_path))
+    with Cache("g", {"a": 1, "b": 2}) as cache:
+        cache.put({("q",): 1})
+    with Cache("g", {"b": 2, "a": 1}) as cache:
+        assert cache.get([("q",)]) == {("q",): 1}
+
+
+def test_a_row_that_is_spoilt_costs_the_cache_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALCORE_CACHE", str(tmp_path))
+    with Cache("g", []) as cache:
+        cache.put({("q",): 1})
+    with sqlite3.connect(tmp_path / "g.sqlite") as database:
+        database.execute("UPDATE answers SET answer = '{'")
+    database.close()
+    with Cache("g", []) as cache:
+        assert cache.get([("q",)]) == {}
+
+
+def test_a_home_in_the_caches_folder_is_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALCORE_CACHE", "~/x")
+    assert cache_folder() == Path.home() / "x"

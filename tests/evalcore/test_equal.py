@@ -118,3 +118,9 @@ def test_a_line_that_is_no_row(tmp_path: Path) -> None:
 def test_an_unknown_option_lists_the_valid_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown option 'percents'; valid: extract, percent, rounding"):
         list(equal(written(tmp_path), options={"percents": "value"}))
+
+
+def test_the_users_option_goes_before_relaxed_extraction(tmp_path: Path) -> None:
+    file = written(tmp_path, {"gold": "42", "pred": "The answer is 42.", "kind": "text"})
+    [row] = equal(file, options={"extract": "boxed"}, workers=1)
+    assert (row["equal"], row["stage"]) == (False, "no answer: no box")

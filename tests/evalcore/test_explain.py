@@ -110,3 +110,9 @@ def test_an_unknown_sample_lists_those_there_are(tmp_path: Path) -> None:
     row = {"expected_answer": "1", "generation": "1"}
     with pytest.raises(ResultsError, match=r"no sample 3 of 1; there are 0"):
         explain(responses(tmp_path, row), "1", sample=3)
+
+
+def test_a_long_response_is_shown_by_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "output.jsonl"
+    file.write_bytes(orjson.dumps({"expected_answer": "1", "generation": "x" * 5000 + r"\boxed{1}"}) + b"\n")
+    assert len(explain(file, "1")) < 1000

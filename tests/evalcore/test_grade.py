@@ -209,3 +209,13 @@ def test_what_was_undecided_is_compared_again_by_the_next_grading(
     assert grade(folder).undecided == 1
     shutil.rmtree(folder / GRADES)
     assert grade(folder) == GradeSummary(rows=1, new=1, correct=1, no_answer=0, undecided=0)
+
+
+def test_another_version_of_the_grader_asks_anew(
+    tmp_path: Path, asked: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    responses: list[Row] = [{"generation": r"\boxed{2\sqrt{4}+x-x}"}]
+    grade(made(tmp_path / "first", responses), workers=1)
+    monkeypatch.setattr(grading, "VERSION", "another")
+    grade(made(tmp_path / "second", responses), workers=1)
+    assert len(asked) == 2

@@ -386,3 +386,47 @@ def test_the_name_is_the_folders_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folders = [Path(), tmp_path / "run-7" / "logs" / "..", tmp_path / "gsm8k"]
     (tmp_path / "run-7" / "logs").mkdir()
     assert [nemo_skills.summarize(folder).benchmark for folder in folders] == ["run-7", "run-7", "gsm8k"]
+
+
+@pytest.mark.parametrize(
+    ("row", "correct", "no_answer"),
+    [
+        (line("a", "1", True, is_correct=False), 1.0, 0.0),  # the newer field goes before
+        (line("a", "", False), 0.0, 1.0),
+        ({**line("a", "1", False), "symbolic_correct": "false"}, None, 0.0),  # no verdict
+    ],
+)
+def test_what_a_row_says_of_its_answer(
+    tmp_path: Path, row: dict[str, Any], correct: float | None, no_answer: float
+) -> None:
+    write_lines(tmp_path / "output.jsonl", [row])
+    greedy = modes(nemo_skills.summarize(tmp_path))["greedy"]
+    assert (greedy.symbolic_correct and greedy.symbolic_correct.value) == correct
+    assert greedy.no_answer
+    assert greedy.no_answer.value == no_answer
+
+
+def test_samples_are_in_the_order_of_their_seeds(tmp_path: Path) -> None:
+    for seed in (10, 2):
+        rows = [line("a", None, False, generation=f"\\boxed{{{seed}}}")]
+        write_lines(tmp_path / f"output-rs{seed}.jsonl", rows)
+    nemo_skills.grade(tmp_path, workers=1)
+    [part] = (tmp_path / "grades").glob("*.jsonl")
+    graded = [json.loads(row) for row in part.read_text().splitlines()]
+    assert {row["sample"]: row["predicted_answer"] for row in graded} == {0: "2", 1: "10"}
+
+
+def test_what_is_asked_for_goes_before_our_benchmarks_options(tmp_path: Path) -> None:
+    folder = tmp_path / "minerva-math"  # which rounds to three digits
+    rows = [line("a", None, False, generation="\\boxed{0.333}", expected_answer="\\frac13")]
+    write_lines(folder / "output-rs0.jsonl", rows)
+    assert nemo_skills.grade(folder, workers=1).correct == 1
+    assert nemo_skills.grade(folder, options={"rounding": "6"}, workers=1).correct == 0
+
+
+def test_majority_groups_by_meaning_from_responses_to_the_table(tmp_path: Path) -> None:
+    for seed, answer in enumerate([r"\sqrt8", r"2\sqrt2", "1"]):
+        rows = [line("a", answer, answer == "1", generation=f"\\boxed{{{answer}}}")]
+        write_lines(tmp_path / f"output-rs{seed}.jsonl", rows)
+    nemo_skills.grade(tmp_path, workers=1)
+    assert modes(nemo_skills.summarize(tmp_path))["majority@3"].symbolic_correct == Estimate(0.0, None, 1)

@@ -14,6 +14,7 @@ from evalcore.manifest import GRADES, SCORECARD
 from evalcore.metrics import Estimate
 from evalcore.records import GREEDY
 from evalcore.summarize import Mode, Scorecard, summarize
+from evalcore.tally import Tally, sample_spread
 from synthetic_results import Sample, manifest, write
 
 T, F = True, False
@@ -268,3 +269,20 @@ def test_answers_of_any_length_vote_by_their_digest(tmp_path: Path, long: str) -
     folder = write(tmp_path, manifest(1, 3), [Sample("a", i, a, False) for i, a in enumerate(answers)])
     card = summarize(folder)
     assert card.subsets[0].modes[0].evaluation_mode == "majority@3"
+
+
+def test_the_spread_is_between_samples_and_leaves_the_greedy_answer_out() -> None:
+    tallies = []
+    for problem, (greedy, *samples) in {"a": (1, 1, 0, 1), "b": (1, 1, 0, 0)}.items():
+        tally = Tally(3, {"problem_id": problem})
+        for sample, correct in enumerate([greedy, *samples], GREEDY):
+            tally.add_grade(sample, "1", bool(correct))
+        tallies.append(tally)
+    assert sample_spread(tallies) == pytest.approx(0.5)  # of 1, 0 and 1/2
+
+
+def test_an_unread_greedy_answer_hides_no_majority() -> None:
+    tally = Tally(1, {"problem_id": "a"})
+    tally.add_grade(GREEDY, None, True, is_read=False)
+    tally.add_grade(0, "1", True)
+    assert tally.majority("symbolic_correct", slice(1, None), 1) == 1

@@ -161,3 +161,7 @@ def test_answer_and_reference_in_any_dress(written: str) -> None:
     assert quick(written, "C", {}) == (True, "letter")
     assert quick("D", written, {}) == (False, "letter")
     assert quick(written, "Cat", {}) == (False, "letter")
+
+
+def test_a_letter_alone_after_reasoning_is_the_choice() -> None:
+    assert extract("It rises, then falls.\n\nA", {}).answer == "A"

@@ -276,3 +276,18 @@ def test_relaxed_says_where_an_answer_was_found_or_why_not(text: str, reason: st
 def test_boxes_are_found_with_their_places() -> None:
     text = r"\boxed{a \boxed{b}} { \boxed{} \boxed{c}"
     assert [text[start:end] for start, end in boxes(text)] == ["b", r"a \boxed{b}", "c"]
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("The answer is 12. There are 3 ways.\n\nAnswer: \\boxed{}", "12"),
+        ("The answer is 3 apples plus 4 apples = 7 apples.", "7"),
+        (
+            "The answer is $" + "+".join(f"x_{i}" for i in range(30)) + "$.",
+            "+".join(f"x_{i}" for i in range(30)),
+        ),
+    ],
+)
+def test_what_is_announced_whole_or_by_its_value(response: str, answer: str) -> None:
+    assert extract(response, "relaxed").answer == answer

@@ -280,3 +280,22 @@ def test_a_single_answer_in_brackets_votes_with_the_bare_one() -> None:
     assert key("[x+1]", {}) == key("1+x", {})
     assert key("[5]", {}) == key("5", {})
     assert key("[5, 6]", {}) != key("5", {})
+
+
+UNDECIDABLE = r"\int_0^1 x^{x^x} dx"
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (rf"(1,{UNDECIDABLE})", "(1,1)"),
+        (rf"\{{1,{UNDECIDABLE}\}}", r"\{1,2+\pi\}"),
+        (rf"{UNDECIDABLE}+1=2+{UNDECIDABLE}-1", "5"),
+    ],
+)
+def test_an_undecidable_part_leaves_the_whole_undecided(left: str, right: str) -> None:
+    assert math.with_algebra(left, right, {}).equal is None
+
+
+def test_what_is_a_line_far_out_alone_is_none() -> None:
+    assert verdict("|x-100|+1<6", "x>95") is not True
