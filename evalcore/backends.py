@@ -53,6 +53,12 @@ class Backend(Protocol):
     def newest(self, name: str) -> str | None:
         """The newest attempt of a job, or None."""
 
+    def prepare(self, anew: str = "") -> str | None:
+        """A job that has to be over before ``ensure`` is asked for one; None if there is nothing to wait for.
+
+        anew: what it makes is made although it is there, once for each such text.
+        """
+
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The job of that name: the attempt still of use, or a new one.
 
@@ -89,6 +95,9 @@ class Local:
     def newest(self, name: str) -> str | None:
         found = jobs.latest(self.root, name)
         return str(found) if found else None
+
+    def prepare(self, anew: str = "") -> str | None:
+        return None
 
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         return str(jobs.ensure(self.root, name, argv, env))

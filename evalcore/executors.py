@@ -230,8 +230,9 @@ class SlurmProfile(_Profile):
     ssh_conn_id: the Airflow Connection of the login node, with its secret.
     remote_job_dir: an absolute folder that login node and compute nodes share; everything of ours is in it.
     results: where results lie on the cluster; default: ``results`` in remote_job_dir.
-    python: the interpreter there, 3.11 or later.
-    container_image: a Docker reference or a ``.sqsh`` file; default: no container.
+    python: the interpreter there (in the container, if there is one), 3.11 or later.
+    container_image: a Docker reference, which becomes a ``.sqsh`` file in remote_job_dir once, or an absolute path
+        or ``.sqsh`` file; default: no container.
     mounts: ``/there:/here`` or ``/there:/here:ro``, both absolute.
     poll_interval: seconds between two looks at the queue.
     """

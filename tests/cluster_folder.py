@@ -17,7 +17,7 @@ from demo import packages
 @contextmanager
 def cluster_folder() -> Iterator[Path]:
     """An empty folder, removed afterwards. Where no cluster can be started the test is skipped; on CI it fails."""
-    if missing := packages.missing():
+    if missing := packages.missing() + packages.missing_for_tests():
         _cannot(packages.how_to_install(missing))
     if os.geteuid() != 0:
         _cannot("a Slurm cluster needs root")

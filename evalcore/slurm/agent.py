@@ -145,6 +145,11 @@ def history(folder: str, limit: int, needs: str) -> Json:
     return {**found, "missing": bool(needs) and not os.path.isdir(needs)}
 
 
+def missing(paths: list[str]) -> Json:
+    """Which of these paths are not there."""
+    return {"missing": [path for path in paths if not os.path.exists(path)]}
+
+
 def mark(folder: str, name: str) -> Json:
     """Note something about an attempt."""
     if name not in (CONSUMED, LOST):
@@ -173,7 +178,7 @@ def cancel(folders: list[str]) -> Json:
 def unpack(folder: str, digest: str, archive: str, check: list[str]) -> Json:
     """Put a tar archive's files, sent in hexadecimal, into a folder: whole or not at all, and only once.
 
-    check: a command that has to succeed with them on PYTHONPATH, or they are not for this cluster.
+    check: a command that has to succeed with them on PYTHONPATH, or they are not for this cluster; or none.
     """
     if os.path.isdir(folder):
         return {"new": False}
@@ -185,9 +190,10 @@ def unpack(folder: str, digest: str, archive: str, check: list[str]) -> Json:
         os.makedirs(temporary)
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             tar.extractall(temporary)
-        done = _call(check, env={"PYTHONPATH": temporary, "PYTHONDONTWRITEBYTECODE": "1"})
-        if done.returncode:
-            raise Failure(f"{check[0]}: {_one_line(done.stderr)[-200:]}", "rejected")
+        if check:
+            done = _call(check, env={"PYTHONPATH": temporary, "PYTHONDONTWRITEBYTECODE": "1"})
+            if done.returncode:
+                raise Failure(f"{check[0]}: {_one_line(done.stderr)[-200:]}", "rejected")
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -405,6 +411,7 @@ _DO: dict[str, Callable[..., Json]] = {
     "submit": submit,
     "look": look,
     "history": history,
+    "missing": missing,
     "mark": mark,
     "cancel": cancel,
     "unpack": unpack,

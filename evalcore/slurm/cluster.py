@@ -26,7 +26,7 @@ from evalcore.backends import Look, Unreachable
 from evalcore.errors import ConfigError, JobError
 from evalcore.jobs import State
 from evalcore.profiles import SlurmProfile
-from evalcore.slurm import agent, script
+from evalcore.slurm import agent, images, script
 from evalcore.slurm.shell import Shell
 from evalcore.slurm.shipping import archive
 from evalcore.slurm.states import UNKNOWN, decide, decide_tasks
@@ -78,6 +78,36 @@ class Cluster:
         found = self._ask("history", folder=self.folder(name), limit=1, needs="")
         return next(iter(found["jobs"]), None)
 
+    def prepare(self, anew: str = "") -> str | None:
+        """The job that makes the container's squashfs file of a Docker reference; None if it needs no making.
+
+        Whoever wants a job waits for this one first and asks again. A ``--dependency`` would do with one wait
+        less, but a job whose dependency failed or was preempted hangs, or is cancelled without a reason, and
+        ``afterok`` of an id that Slurm has forgotten starts it at once. This way the import is a job like any
+        other: submitted once, found again, resumed, and its own last words are the error.
+
+        Args:
+            anew: makes it although it is there, once for each such text, as the id of a DAG run. Not for each
+                call: a run's later tasks must not replace what its first ones run in.
+
+        Raises:
+            JobError: as ``ensure``.
+        """
+        image = self.profile.container_image
+        if not image or images.is_file(image):
+            return None
+        file = self._image(image)
+        stamp = hashlib.sha256(anew.encode()).hexdigest()[:12] if anew else ""
+        wanted = [file, f"{file}.{stamp}.made"] if anew else [file]
+        if not self._ask("missing", paths=wanted)["missing"]:
+            return None
+        code = self._code()
+        name = "-".join(filter(None, ["squash", Path(file).stem, stamp]))
+        argv = ["python3", f"{code}/evalcore/slurm/squash.py", images.enroot_uri(image), *wanted]
+        resources = {"nodes": 1, "gpus_per_node": None, "gres": None, "exclusive": False}
+        profile = self.profile.model_copy(update=resources)
+        return self._ensure(name, {"argv": argv, "env": profile.plain_env}, {}, code, profile)
+
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The job of that name: the attempt still of use, or a new one; returns its folder.
 
@@ -91,14 +121,23 @@ class Cluster:
         Raises:
             JobError: it was stopped too often, or Slurm refuses it.
         """
+        code = self._code() if argv[0] == "evalcore" else ""
+        return self._ensure(name, self._command(argv, code), env, code, self.profile, self.array)
+
+    def _ensure(
+        self,
+        name: str,
+        command: dict[str, Any],
+        env: Mapping[str, str],
+        code: str,
+        profile: SlurmProfile,
+        array: Sequence[int] = (),
+    ) -> str:
         root = self.folder(name)
-        own = argv[0] == "evalcore"
-        code = f"{self.profile.remote_job_dir}/evalcore/{archive().digest[:16]}" if own else ""
         found = self._ask("history", folder=root, limit=MAX_ATTEMPTS + 1, needs=code)
         listed = list(found["jobs"].items())
         fresh = list(takewhile(lambda item: not item[1]["consumed"], listed))
         number = int(listed[0][0].rpartition("/")[2]) + 1 if listed else 1
-        command = self._command(argv, code)
         if fresh:
             folder, facts = fresh[0]
             status = decide(facts)
@@ -111,11 +150,11 @@ class Cluster:
             elif len(fresh) >= MAX_ATTEMPTS:
                 self.consume(folder)
                 raise JobError(f"job {name}: {status}, {len(fresh)} times in a row. Log: {folder}/log.txt")
-        if self.array:
+        if array:
             # Tasks that are done are not done again, unless all were and somebody wants them so.
             newest = decide_tasks(listed[0][1]) if listed else {}
             rest = [task for task, status in newest.items() if status.state is not State.SUCCEEDED]
-            command["tasks"] = rest or list(self.array)
+            command["tasks"] = rest or list(array)
         if found["missing"]:
             self._ship(code)
         folder = f"{root}/{number}"
@@ -123,7 +162,7 @@ class Cluster:
             "submit",
             folder=folder,
             job_name=f"{name}.{number}",
-            script=script.render(self.profile, f"{name}.{number}", folder, command.get("tasks", ())),
+            script=script.render(profile, f"{name}.{number}", folder, command.get("tasks", ())),
             supervisor=_source("supervise.py"),
             command=command,
             secrets=dict(env),
@@ -174,8 +213,8 @@ class Cluster:
         Raises:
             JobError: it failed; with its last error.
         """
-        code = f"{self.profile.remote_job_dir}/evalcore/{archive().digest[:16]}"
-        if self._ask("history", folder="/nowhere", limit=0, needs=code)["missing"]:
+        code = self._code()
+        if self._ask("missing", paths=[code])["missing"]:
             self._ship(code)
         environment = [f"{name}={value}" for name, value in self._environment(code).items()]
         command = shlex.join(["env", *environment, self.profile.python, "-m", module])
@@ -186,12 +225,23 @@ class Cluster:
         return done.stdout
 
     def _command(self, argv: Sequence[str], code: str) -> dict[str, Any]:
-        if not code:
-            return {"argv": list(argv), "env": self.profile.plain_env}
-        return {
-            "argv": [self.profile.python, "-m", "evalcore.cli", *argv[1:]],
-            "env": self._environment(code),
-        }
+        env = self.profile.plain_env
+        if code:
+            # Not what lies in the working folder, of an image for instance, goes before PYTHONPATH.
+            argv = [self.profile.python, "-P", "-m", "evalcore.cli", *argv[1:]]
+            env = self._environment(code)
+        image = self.profile.container_image
+        if not image:
+            return {"argv": list(argv), "env": env}
+        file = image if images.is_file(image) else self._image(image)
+        return {"argv": script.in_container(self.profile, argv, file, env), "env": env, "step": True}
+
+    def _image(self, reference: str) -> str:
+        return f"{self.profile.remote_job_dir}/containers/{images.file_name(reference)}"
+
+    def _code(self) -> str:
+        """Where this version of evalcore lies on the cluster, once it is sent."""
+        return f"{self.profile.remote_job_dir}/evalcore/{archive().digest[:16]}"
 
     def _environment(self, code: str) -> dict[str, str]:
         data = f"{self.profile.remote_job_dir}/data"
@@ -199,7 +249,9 @@ class Cluster:
 
     def _ship(self, folder: str) -> None:
         sent = archive()
-        check = [self.profile.python, "-c", "import evalcore.cli, evalcore.plan"]
+        # A container's python is not on the login node.
+        is_here = not self.profile.container_image
+        check = [self.profile.python, "-c", "import evalcore.cli, evalcore.plan"] if is_here else []
         self._ask("unpack", folder=folder, digest=sent.digest, archive=sent.data.hex(), check=check)
 
     def _ask(self, do: str, **arguments: Any) -> dict[str, Any]:

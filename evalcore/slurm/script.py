@@ -18,7 +18,8 @@ is this text.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from evalcore.profiles import SlurmProfile
 
@@ -44,19 +45,34 @@ def render(profile: SlurmProfile, job_name: str, folder: str, tasks: Sequence[in
     return "\n".join(["#!/bin/sh", *lines, f"exec {run}"]) + "\n"
 
 
-def in_container(profile: SlurmProfile, argv: list[str], image: str, folders: list[str]) -> list[str]:
-    """A command as pyxis runs it in a container, on the node that the job has; folders are mounted as they are.
+def in_container(profile: SlurmProfile, argv: Sequence[str], image: str, env: Mapping[str, str]) -> list[str]:
+    """A command as pyxis runs it in a container, on the node that the job has; our folders are where they are.
 
     By srun within the script, not by the script's own header: a batch script with ``--container-image`` and an
     ``--export`` list runs on the host, silently.
+
+    env: what goes before the image's own environment. The rest of the job's, secrets too, pyxis passes on, but
+    only where the image has nothing of that name: an image with a PYTHONPATH would run another evalcore.
     """
+    folders = [profile.remote_job_dir]
+    if not PurePosixPath(profile.results).is_relative_to(profile.remote_job_dir):
+        folders.append(profile.results)
     mounts = [*profile.mounts, *(f"{folder}:{folder}" for folder in folders)]
     return [
         "srun",
+        "--nodes=1",
         "--ntasks=1",
+        # One task has all that the job has; bound like one of many it would have a single core.
+        "--cpu-bind=none",
+        # Whatever a site or a user has set for srun (SLURM_EXPORT_ENV): without it there are no secrets.
+        "--export=ALL",
         f"--container-image={image}",
         f"--container-mounts={','.join(mounts)}",
         "--no-container-remap-root",
+        # Python packages in the user's home are for the host's python.
+        "--no-container-mount-home",
+        "env",
+        *(f"{name}={value}" for name, value in env.items()),
         *argv,
     ]
 

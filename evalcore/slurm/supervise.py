@@ -53,11 +53,13 @@ def main(folder: str) -> int:
         if told and not passed_on:
             passed_on = True
             print("evalcore: told to stop by Slurm: time is nearly up, or it is cancelled", flush=True)
-            os.killpg(process.pid, signal.SIGTERM)
+            _tell_to_stop(process.pid, bool(command.get("step")), str(result["job"]))
         try:
             code = process.wait(_POLL)
         except subprocess.TimeoutExpired:
             continue
+    if command.get("step") and code > 128:
+        code = 128 - code  # srun says as a shell does which signal ended its task
     # What it has left behind must not outlive it; Slurm would see to that too, but only of this job's end.
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -70,6 +72,16 @@ def main(folder: str) -> int:
             "terminated": bool(told),
         },
     )
+
+
+def _tell_to_stop(group: int, is_step: bool, job: str) -> None:
+    # srun answers SIGTERM by killing what it runs at once, so that is told by Slurm (scancel does not signal
+    # the script itself).
+    if is_step and not subprocess.call(
+        ["scancel", "--quiet", "--signal=TERM", job], stdin=subprocess.DEVNULL
+    ):
+        return
+    os.killpg(group, signal.SIGTERM)
 
 
 def _secrets(path: str) -> dict[str, str]:

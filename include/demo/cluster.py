@@ -57,6 +57,7 @@ class Cluster:
     :param with_dbd: whether there is accounting (``sacct``).
     :param user: whom the jobs run as, and who may log in.
     :param progress: is told in a line what was done.
+    :param plugins: SPANK plugins, each a line of ``plugstack.conf``.
     """
 
     ssh_host = "127.0.0.1"
@@ -69,11 +70,13 @@ class Cluster:
         with_dbd: bool = True,
         user: str = "evalcore",
         progress: Callable[[str], None] = lambda line: None,
+        plugins: tuple[str, ...] = (),
     ) -> None:
         self.root = root.absolute()
         self.nodes = tuple(f"node{n}" for n in range(1, nodes + 1))
         self.with_dbd = with_dbd
         self.user = user
+        self.plugins = plugins
         self.progress = progress
         self.has_memory_limit = slurm_conf.memory_can_be_limited()
         self.slurm_conf = self.root / "etc" / "slurm.conf"
@@ -281,6 +284,7 @@ class Cluster:
             ports=self.ports,
             with_dbd=self.with_dbd,
             has_memory_limit=self.has_memory_limit,
+            plugins=self.plugins,
         )
 
     def _ready(self, daemon: str) -> Callable[[], bool]:

@@ -24,6 +24,9 @@ SLURM = {
 }
 # Without a program of its own: slurmdbd loads it.
 MYSQL_PLUGIN = "slurm-wlm-mysql-plugin"
+# What the tests on it build a Slurm plugin with; headers have no program of their own.
+COMPILER = {"gcc": "gcc"}
+HEADERS = {"stdio.h": "libc6-dev", "slurm/spank.h": "libslurm-dev"}
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -34,6 +37,14 @@ def missing(programs: Mapping[str, str] = SLURM) -> list[str]:
     if not list(Path("/usr/lib").glob("*/slurm*/accounting_storage_mysql.so")):
         found.add(MYSQL_PLUGIN)
     return sorted(found)
+
+
+def missing_for_tests() -> list[str]:
+    """The packages to install beside those of ``missing``, for the tests on the cluster."""
+    headers = [package for header, package in HEADERS.items() if not Path("/usr/include", header).is_file()]
+    return sorted(
+        [*headers, *(package for program, package in COMPILER.items() if not shutil.which(program))]
+    )
 
 
 def how_to_install(packages: list[str]) -> str:
@@ -65,15 +76,22 @@ def install(packages: list[str]) -> None:
 
 
 def main() -> int:
-    """``make cluster-packages``: install what is missing if we may, say what is missing otherwise."""
-    packages = missing()
+    """``make cluster-packages``: install what is missing if we may, say what is missing otherwise.
+
+    With ``tests`` after it also what the tests need.
+    """
+
+    def wanted() -> list[str]:
+        return missing() + (missing_for_tests() if "tests" in sys.argv[1:] else [])
+
+    packages = wanted()
     if packages and os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"Installing {' '.join(packages)} ...", flush=True)
         try:
             install(packages)
         except subprocess.CalledProcessError as error:
             print(f"error: {' '.join(error.cmd)} failed", file=sys.stderr)
-        packages = missing()
+        packages = wanted()
     if packages:
         print(f"error: {how_to_install(packages)}", file=sys.stderr)
     return 1 if packages else 0

@@ -39,6 +39,7 @@ class Plan:
     ports: dict[str, int]
     with_dbd: bool
     has_memory_limit: bool
+    plugins: tuple[str, ...] = ()
 
     @property
     def munge_socket(self) -> Path:
@@ -93,6 +94,7 @@ def write(plan: Plan) -> None:
     _private(root / "etc" / "slurmdbd.conf", _slurmdbd_conf(plan).encode())
     (root / "etc" / "slurm.conf").write_text(_slurm_conf(plan))
     (root / "etc" / "cgroup.conf").write_text(_cgroup_conf(plan))
+    (root / "etc" / "plugstack.conf").write_text("".join(f"{line}\n" for line in plan.plugins))
     gpus = [root / "gres" / f"nvidia{n}" for n in range(GPUS_PER_NODE)]
     for gpu in gpus:
         # Slurm takes nothing but a device node for a GPU; this one is another /dev/null.

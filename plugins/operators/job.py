@@ -134,26 +134,32 @@ class JobOperator(BaseOperator):
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
         """Called when the job is over: take its result, or make another attempt of one that was stopped."""
         job, runs_at = event["job"], self._backend()
-        look: Look = self._asked(lambda: runs_at.look({job: 0}))[job]
+        look = self._outcome(job, "resume")
         state = look.status.state
-        if not state.is_over:
-            self._defer(job)
-        if self._is_killed:
-            raise AirflowException(f"Job {job}: cancelled, since its task was stopped")
         if state.is_resumable:
             self.log.warning("Job %s: %s; trying again where it stopped", job, look.status)
             return self._run(context)
-        for line in look.log[-_TAIL:]:
-            self.log.info("%s", line)
         self._ended(context, look)
         if state is jobs.State.SUCCEEDED and self.brings:
             self._asked(lambda: runs_at.fetch(self.brings[0], Path(self.brings[1])))
         # From here on a new try of this task is a new attempt: the user wants it done again.
         self._asked(lambda: runs_at.consume(job))
         if state is not jobs.State.SUCCEEDED:
-            context["ti"].xcom_push(XCOM_FAILURE, reason(look))
-            raise JobFailed(f"{self.subject or self.task_id}: {reason(look)} (log: {job}/{jobs.LOG})")
+            self._fail(context, job, look)
         return self.returns
+
+    def resume_prepared(self, context: Context, event: dict[str, Any]) -> Any:
+        """Called when the job is over that this task's job had to wait for."""
+        job, runs_at = event["job"], self._backend()
+        look = self._outcome(job, "resume_prepared")
+        if look.status.state.is_resumable:
+            self.log.warning("Job %s: %s; trying again", job, look.status)
+            return self._run(context)
+        # Others may wait for the same one: they find its outcome, and who asks after them gets it made again.
+        self._asked(lambda: runs_at.consume(job))
+        if look.status.state is not jobs.State.SUCCEEDED:
+            self._fail(context, job, look)
+        return self._run(context)
 
     def on_kill(self) -> None:
         self._is_killed = True
@@ -169,6 +175,9 @@ class JobOperator(BaseOperator):
             # to stop (see listeners.job) or is noticed here.
             folder = runs_at.folder(name)
             ti.xcom_push(XCOM_JOB, folder if isinstance(runs_at, Local) else f"{self.cluster}:{folder}")
+            if first := self._asked(runs_at.prepare):
+                self.log.info("Waiting first for job %s", first)
+                return self._defer(first, "resume_prepared")
             job = self._job = self._asked(lambda: runs_at.ensure(name, self.argv, self._environment()))
         except EvalError as error:
             ti.xcom_push(XCOM_FAILURE, str(error))
@@ -184,6 +193,23 @@ class JobOperator(BaseOperator):
             if jobs.status(Path(job)).state.is_over:
                 return self.resume(context, {"job": job})
         return self._defer(job)
+
+    def _outcome(self, job: str, method: str) -> Look:
+        """How a job ended, the end of its log repeated; defers again, to this method, if it has not."""
+        runs_at = self._backend()
+        look: Look = self._asked(lambda: runs_at.look({job: 0}))[job]
+        if not look.status.state.is_over:
+            self._defer(job, method)
+        if self._is_killed:
+            raise AirflowException(f"Job {job}: cancelled, since its task was stopped")
+        if not look.status.state.is_resumable:
+            for line in look.log[-_TAIL:]:
+                self.log.info("%s", line)
+        return look
+
+    def _fail(self, context: Context, job: str, look: Look) -> NoReturn:
+        context["ti"].xcom_push(XCOM_FAILURE, reason(look))
+        raise JobFailed(f"{self.subject or self.task_id}: {reason(look)} (log: {job}/{jobs.LOG})")
 
     def _backend(self) -> Backend:
         if self._runs_at is None:
@@ -212,7 +238,7 @@ class JobOperator(BaseOperator):
             time.sleep(pause)
             pause = min(2 * pause, 60.0)
 
-    def _defer(self, job: str) -> NoReturn:
+    def _defer(self, job: str, method: str = "resume") -> NoReturn:
         # Airflow (3.3) notices the end of a task's process up to a heartbeat late. A trigger that has
         # fired by then resumes the task, and its running is taken for a task that died.
         delay = conf.getint("workers", "min_heartbeat_interval") + 1
@@ -223,7 +249,7 @@ class JobOperator(BaseOperator):
             delay=delay,
             poll_interval=self.poll_interval,
         )
-        self.defer(trigger=trigger, method_name="resume")
+        self.defer(trigger=trigger, method_name=method)
 
 
 def find_job(dag_id: str, run_id: str, task_id: str, map_index: int, noted: object) -> Path | None:

@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import (
 )
 
 from evalcore import jobs
+from evalcore.backends import Local
 from hooks.backends import environment
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
@@ -195,6 +196,48 @@ def test_a_job_stopped_for_a_marked_task_does_not_run_again(tmp_path: Path, cont
     with pytest.raises(AirflowException, match="cancelled, since its task was stopped"):
         task.resume(context, {"job": str(job)})
     assert jobs.running(tmp_path) == []
+
+
+class Preparing(Local):
+    """Needs a file, which a job of its own makes (or fails to)."""
+
+    def __init__(self, root: Path, script: str) -> None:
+        super().__init__(root)
+        self.script, self.file = script, root / "image"
+
+    def prepare(self, anew: str = "") -> str | None:
+        return None if self.file.exists() else self.ensure("squash", ["bash", "-c", self.script], os.environ)
+
+
+def test_a_job_waits_for_the_one_it_needs(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_at = Preparing(tmp_path, f"{waiting_for(tmp_path / 'go')}; touch {tmp_path / 'image'}")
+    monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
+    task = operator(tmp_path, f"test -e {runs_at.file}", patience=10, returns="done")
+    with pytest.raises(TaskDeferred) as stop:
+        task.execute(context)
+    first = Path(stop.value.trigger.job)
+    assert (first.parent.name, stop.value.method_name) == ("squash", "resume_prepared")
+    assert [job.parent.name for job in jobs.running(tmp_path)] == ["squash"]
+    (tmp_path / "go").touch()
+    ended(first)
+    assert task.resume_prepared(context, {"job": str(first)}) == "done"
+
+
+def test_a_job_whose_needs_fail_does_not_start(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_at = Preparing(tmp_path, "echo evalcore: error: no such image; exit 1")
+    monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
+    task = operator(tmp_path, "true")
+    with pytest.raises(TaskDeferred) as stop:
+        task.execute(context)
+    ended(Path(stop.value.trigger.job))
+    with pytest.raises(JobFailed, match="no such image"):
+        task.resume_prepared(context, {"job": stop.value.trigger.job})
+    assert [folder.name for folder in tmp_path.iterdir()] == ["squash"]
+    assert runs_at.prepare() == stop.value.trigger.job.replace("/1", "/2"), "whoever clears it tries again"
 
 
 def test_without_a_command_the_task_is_skipped(tmp_path: Path, context: Any) -> None:
