@@ -139,7 +139,7 @@ def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_
     airflow.clear(DAG, run, ["generate", 0])
     until(lambda: generating() not in ("", first), "the next attempt", LONG)
     airflow.request("PATCH", path, {"new_state": "failed"})
-    until(lambda: not slurm.run("squeue", "-h", LONG), "an empty queue")
+    until(lambda: not slurm.run("squeue", "-h"), "an empty queue", LONG)
     assert airflow.wait(DAG, run) == "failed"
 
 
