@@ -56,8 +56,7 @@ class Cluster:
     :param nodes: how many, named ``node1``, ``node2``, …, each with 4 CPUs, 4,000 MB and 2 GPUs (by name only).
     :param with_dbd: whether there is accounting (``sacct``).
     :param user: whom the jobs run as, and who may log in.
-    :param progress: is told in a line what was done.
-    :param plugins: SPANK plugins, each a line of ``plugstack.conf``.
+    :param progress: is told in a line what was done. plugins: lines of ``plugstack.conf``.
     """
 
     ssh_host = "127.0.0.1"
