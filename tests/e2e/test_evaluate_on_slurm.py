@@ -107,7 +107,7 @@ def test_keys_are_nowhere_but_in_the_job(
 def test_a_triggerer_that_dies_loses_no_job(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint))
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, training_run="dying"))
 
     def generating() -> bool:
         return "-generate-" in slurm.run("squeue", "-h", "-t", "running", "-o", "%j")
@@ -126,7 +126,9 @@ def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_
 ) -> None:
     slow = ["client.group_samples=false", "client.concurrency=1", "server.args=[--faults,delay:seconds=3]"]
     overrides = ["wandb.mode=offline", *slow]  # minutes of work
-    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, overrides=overrides))
+    run = airflow.trigger(
+        DAG, conf(tmp_path / "results", checkpoint, overrides=overrides, training_run="marked")
+    )
 
     def generating() -> str:
         return slurm.run("squeue", "-h", "-t", "running", "-n", generate(slurm), "-o", "%i").strip()
