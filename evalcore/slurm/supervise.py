@@ -52,7 +52,7 @@ def main(folder: str) -> int:
     while code is None:
         if told and not passed_on:
             passed_on = True
-            print("evalcore: told to stop by Slurm: time is nearly up, or it is cancelled", flush=True)
+            print("evalcore: told to stop: time is nearly up, or it is cancelled", flush=True)
             _tell_to_stop(process.pid, bool(command.get("step")), str(result["job"]))
         try:
             code = process.wait(_POLL)

@@ -1,4 +1,4 @@
-"""The backend of a cluster profile: local processes, or a Slurm cluster over the profile's connection."""
+"""The backend of a cluster profile: local processes, containers, or a Slurm cluster over the profile's connection."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 
 from evalcore.backends import Backend, Local
-from evalcore.errors import ConfigError
-from evalcore.profiles import LocalProfile, SlurmProfile, load_profiles
+from evalcore.profiles import DockerProfile, LocalProfile, SlurmProfile, load_profiles
 from evalcore.slurm.cluster import Cluster
 from evalcore.slurm.shell import Here, Shell
 
@@ -20,17 +19,17 @@ _WANDB_HOST = "api.wandb.ai"
 
 
 def backend(cluster: str, jobs_folder: str) -> Backend:
-    """Where the jobs of a profile run. jobs_folder: that of local ones.
+    """Where the jobs of a profile run. jobs_folder: that of local ones and of containers.
 
     Raises:
-        ConfigError: no such profile, or one whose executor has no jobs.
+        ConfigError: no such profile.
     """
     profile = load_profiles().get(cluster)
     if isinstance(profile, LocalProfile):
         return Local(Path(jobs_folder))
-    if isinstance(profile, SlurmProfile):
-        return Cluster(profile, _shell(profile))
-    raise ConfigError(f"profile {cluster}: the executor {profile.executor} runs no jobs yet")
+    if isinstance(profile, DockerProfile):
+        return _docker(profile, Path(jobs_folder))
+    return Cluster(profile, _shell(profile))
 
 
 def environment(cluster: str) -> dict[str, str]:
@@ -64,3 +63,12 @@ def _shell(profile: SlurmProfile) -> Shell:
     from hooks.slurm import SshShell
 
     return SshShell(profile)
+
+
+def _docker(profile: DockerProfile, jobs_folder: Path) -> Backend:
+    from airflow.providers.docker.hooks.docker import DockerHook
+
+    from hooks.docker import Docker
+
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    return Docker(profile, jobs_folder, DockerHook(profile.docker_conn_id, base_url=engine))

@@ -1,0 +1,111 @@
+"""A real Docker engine in a folder of its own, for the end-to-end tests; it needs root and Debian's docker.io.
+
+>>> with Engine(Path("/var/lib/evalcore-engine")) as engine:
+...     engine.url
+'unix:///var/lib/evalcore-engine/docker.sock'
+
+Without a bridge and without rules for the firewall: containers have the networks ``none`` and ``host``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+if __package__:
+    from demo.daemons import Daemons, kill, recorded, with_descendants
+else:
+    from daemons import Daemons, kill, recorded, with_descendants
+
+START_TIMEOUT = 60.0
+BASE_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+
+
+class EngineError(Exception):
+    """The engine did not start, or an image could not be made; one line."""
+
+
+class Engine:
+    """dockerd, started on ``with`` and ended after it with all its containers."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = f"unix://{self.root}/docker.sock"
+        self.daemons = Daemons(self.root / "processes.json", self.root)
+
+    def __enter__(self) -> Self:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for container in self.run("ps", "-aq").split():
+            self.run("rm", "-f", container)
+        left = with_descendants(p for p in recorded(self.root / "processes.json").values() if p)
+        self.stop()
+        kill(left)
+
+    def start(self) -> None:
+        """Start dockerd, and wait until it answers. EngineError if it does not."""
+        options = {
+            "storage-driver": "overlay2",
+            "iptables": "false",
+            "ip6tables": "false",
+            "bridge": "none",
+            "data-root": self.root / "data",
+            "exec-root": self.root / "exec",
+            "pidfile": self.root / "docker.pid",
+            "host": self.url,
+        }
+        argv = ["dockerd", *(f"--{name}={value}" for name, value in options.items())]
+        self.daemons.start("dockerd", argv, os.environ)
+        deadline = time.monotonic() + START_TIMEOUT
+        while self._docker("version").returncode:
+            if self.daemons.process("dockerd") is None or time.monotonic() > deadline:
+                said = self.daemons.log("dockerd").read_text(errors="replace").strip().splitlines() or [""]
+                self.stop()
+                raise EngineError(f"dockerd does not start: {said[-1][-300:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop dockerd, and with it all that runs in it, for which it has a grace of its own."""
+        if process := self.daemons.process("dockerd"):
+            process.terminate()
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(START_TIMEOUT)
+        self.daemons.stop("dockerd")
+
+    def run(self, *argv: str) -> str:
+        """What a ``docker`` command prints. EngineError with its words if it fails."""
+        done = self._docker(*argv)
+        if done.returncode:
+            raise EngineError(f"docker {argv[0]}: {done.stderr.strip()[-500:]}")
+        return done.stdout
+
+    def load_base(self, archive: Path, tag: str) -> None:
+        """Import Debian with Python; made by debootstrap (a minute) if the archive is not there yet."""
+        if not archive.exists():
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            made = archive.with_suffix(".tmp")
+            folder = self.root / "base"
+            bootstrap = ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm"]
+            for argv in ([*bootstrap, str(folder)], ["tar", "-C", str(folder), "-cf", str(made), "."]):
+                done = subprocess.run(argv, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    raise EngineError(f"{argv[0]}: {(done.stderr or done.stdout).strip()[-300:]}")
+            made.replace(archive)
+        self.run("import", str(archive), tag)
+
+    def _docker(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", "-H", self.url, *argv], capture_output=True, text=True, timeout=600, check=False
+        )

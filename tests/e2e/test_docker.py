@@ -1,0 +1,199 @@
+"""Jobs as containers of a real engine: made once, found again, and over when a user would say so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow.providers.docker.hooks.docker import DockerHook
+
+from demo.engine import Engine
+from evalcore.backends import Look, Unreachable
+from evalcore.errors import JobError
+from evalcore.jobs import State, job_name
+from evalcore.profiles import DockerProfile
+from hooks.docker import Docker
+from waiting import until
+
+pytestmark = pytest.mark.e2e
+
+IMAGE = "evalcore-base:test"
+# Not in the test's own folders: it takes a minute to make.
+BASE = Path.home() / ".cache" / "evalcore-tests" / "base-bookworm.tar"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    missing = [program for program in ("dockerd", "docker", "debootstrap") if not shutil.which(program)]
+    if missing or os.geteuid() != 0:
+        why = f"a Docker engine needs root, and {', '.join(missing) or 'nothing else'}"
+        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
+    folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp"))
+    try:
+        with Engine(folder) as running:
+            running.load_base(BASE, IMAGE)
+            yield running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_hooks: list[DockerHook] = []
+
+
+def backend(engine: Engine, root: Path, **settings: object) -> Docker:
+    values = {"name": "docker", "executor": "docker", "container_image": IMAGE, "network": "none"}
+    profile = DockerProfile.model_validate({**values, "memory": "64m", **settings})
+    _hooks.append(DockerHook(None, base_url=engine.url))
+    return Docker(profile, root, _hooks[-1])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "results" / ".jobs"
+
+
+@pytest.fixture
+def docker(engine: Engine, root: Path) -> Iterator[Docker]:
+    yield backend(engine, root)
+    for container in engine.run("ps", "-aq").split():
+        engine.run("rm", "-f", container)
+    while _hooks:
+        if (hook := _hooks.pop()).client_created:
+            hook.get_conn().close()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return job_name(request.node.name, time.time_ns())
+
+
+def ended(docker: Docker, job: str) -> Look:
+    def over() -> Look | None:
+        found = docker.look({job: 0})[job]
+        return found if found.status.state.is_over else None
+
+    found = until(over, f"the end of {job}")
+    assert found is not None
+    return found
+
+
+def prints(docker: Docker, job: str, line: str) -> None:
+    until(lambda: line in docker.look({job: 0})[job].log, f"{line!r} in the log")
+
+
+def containers(engine: Engine, name: str) -> list[str]:
+    return engine.run("ps", "-aq", "--filter", f"label=evalcore.job={name}").split()
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "said"),
+    [
+        ("echo done", State.SUCCEEDED, "succeeded"),
+        ("exit 3", State.FAILED, "failed with exit code 3"),
+        ("kill -9 $$", State.KILLED, "killed by SIGKILL"),
+        ("python3 -c 'bytearray(500 << 20)'; exit $?", State.FAILED, "failed (exit code 137, out of memory)"),
+        ("exec python3 -c 'bytearray(500 << 20)'", State.FAILED, "failed (out of memory)"),
+    ],
+)
+def test_how_a_command_ends(docker: Docker, name: str, script: str, state: State, said: str) -> None:
+    found = ended(docker, docker.ensure(name, ["sh", "-c", script], {}))
+    assert (found.status.state, str(found.status)) == (state, said)
+
+
+def test_a_job_gets_its_secrets_and_leaves_none(docker: Docker, engine: Engine, name: str) -> None:
+    secret = "hunter2-and-more"
+    job = docker.ensure(name, ["sh", "-c", 'echo "key of ${#KEY} letters"; sleep 60'], {"KEY": secret})
+    prints(docker, job, "key of 16 letters")
+    assert secret not in engine.run("inspect", *containers(engine, name))
+    assert stat.S_IMODE(Path(job).stat().st_mode) == 0o700
+    assert not [f for f in Path(job).iterdir() if secret in f.read_text()]
+
+
+def test_two_at_once_get_one_container(docker: Docker, engine: Engine, root: Path, name: str) -> None:
+    got: list[str] = []
+    both = [
+        threading.Thread(
+            target=lambda: got.append(
+                backend(engine, root).ensure(name, ["sh", "-c", "echo x; sleep 60"], {})
+            )
+        )
+        for _ in range(2)
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert got == [docker.folder(name) + "/1"] * 2
+    prints(docker, got[0], "x")
+    assert len(containers(engine, name)) == 1
+
+
+def test_cancelled_within_the_grace(docker: Docker, name: str) -> None:
+    job = docker.ensure(name, ["sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; sleep 60 & wait"], {})
+    prints(docker, job, "up")
+    started = time.monotonic()
+    docker.cancel([job])
+    assert time.monotonic() - started < 8
+    assert "bye" in docker.look({job: 0})[job].log
+
+
+def test_killed_too_often_is_a_failure(docker: Docker, engine: Engine, name: str) -> None:
+    argv = ["sleep", "60"]
+    for attempt in ("1", "2", "3"):
+        job = docker.ensure(name, argv, {})
+        assert Path(job).name == attempt
+        engine.run("kill", *containers(engine, name))
+        assert ended(docker, job).status.state is State.KILLED
+    with pytest.raises(JobError, match="3 times in a row"):
+        docker.ensure(name, argv, {})
+    assert not containers(engine, name)
+
+
+def test_a_container_that_is_gone_is_lost_and_made_again(docker: Docker, engine: Engine, name: str) -> None:
+    job = docker.ensure(name, ["sleep", "60"], {})
+    engine.run("rm", "-f", *containers(engine, name))
+    assert ended(docker, job).status.state is State.LOST
+    assert docker.ensure(name, ["sleep", "60"], {}) == docker.folder(name) + "/2"
+
+
+def test_after_it_is_consumed_no_container_is_left(docker: Docker, engine: Engine, name: str) -> None:
+    job = docker.ensure(name, ["true"], {})
+    ended(docker, job)
+    docker.consume(job)
+    assert not containers(engine, name)
+    assert ended(docker, job).status.state is State.SUCCEEDED
+    assert docker.ensure(name, ["true"], {}) == docker.folder(name) + "/2"
+
+
+def test_what_a_container_may(docker: Docker, name: str, root: Path) -> None:
+    script = f"grep -E '^(CapEff|NoNewPrivs):' /proc/self/status; ls {root}; touch {root.parent}/made"
+    found = ended(docker, docker.ensure(name, ["sh", "-c", script], {}))
+    assert found.log == ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", name]
+    assert (root.parent / "made").exists()
+
+
+# The docker package leaves a socket that finds nobody to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_engine_that_was_away_is_asked_again(
+    docker: Docker, engine: Engine, root: Path, name: str
+) -> None:
+    job = docker.ensure(name, ["sleep", "60"], {})
+    engine.stop()
+    try:
+        with pytest.raises(Unreachable):
+            docker.look({job: 0})
+        with pytest.raises(Unreachable):
+            backend(engine, root).ensure(name, ["sleep", "60"], {})
+    finally:
+        engine.start()
+    # Its end took the container along; what comes after it finds that, and goes on in another.
+    anew = backend(engine, root)
+    assert ended(anew, job).status.state is State.KILLED
+    assert anew.ensure(name, ["sleep", "60"], {}) == docker.folder(name) + "/2"
