@@ -184,8 +184,8 @@ class DockerProfile(_Profile):
     memory: the limit, as ``64g``; over it a container is killed.
     cpus: the limit, as 8 or 0.5.
     network: the Docker network to join.
-    user: who runs in the container, as ``1000:1000``; default: the image's.
-    docker_conn_id: the Airflow Connection of the daemon and its registry; default: the local daemon.
+    user: who runs in the container, as ``1000:1000``; default: who runs Airflow, so that files fit.
+    docker_conn_id: the Airflow Connection of the registry; the daemon is ``DOCKER_HOST``'s, or the local one.
     remote_job_dir: the folder on the daemon's machine where job files go, when it is not this one.
     """
 

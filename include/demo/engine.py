@@ -19,10 +19,7 @@ from typing import Self
 
 import psutil
 
-if __package__:
-    from demo.daemons import Daemons, kill, recorded, with_descendants
-else:
-    from daemons import Daemons, kill, recorded, with_descendants
+from demo.daemons import Daemons, kill, recorded, with_descendants
 
 START_TIMEOUT = 60.0
 BASE_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import stat
@@ -197,3 +198,4 @@ def test_an_engine_that_was_away_is_asked_again(
     anew = backend(engine, root)
     assert ended(anew, job).status.state is State.KILLED
     assert anew.ensure(name, ["sleep", "60"], {}) == docker.folder(name) + "/2"
+    gc.collect()
