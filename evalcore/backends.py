@@ -11,7 +11,7 @@ attempt that is still of use, or a new one, so that everything here can be asked
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -68,6 +68,9 @@ class Backend(Protocol):
     def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
         """What is known of jobs, by job; offsets: how much of each log is known already."""
 
+    def log(self, job: str) -> Iterator[str]:
+        """What a job printed, in pieces of whole lines; of one far away only the end, and a line that says so."""
+
     def cancel(self, jobs: Sequence[str]) -> None:
         """Stop jobs."""
 
@@ -114,6 +117,9 @@ class Local:
             found[job] = Look(status, lines, end)
         return found
 
+    def log(self, job: str) -> Iterator[str]:
+        return whole_log(Path(job))
+
     def cancel(self, jobs_: Sequence[str]) -> None:
         for job in jobs_:
             jobs.cancel(Path(job))
@@ -126,6 +132,25 @@ class Local:
 
     def fetch(self, folder: str, into: Path) -> None:
         """It is here."""
+
+
+def whole_log(folder: Path) -> Iterator[str]:
+    """The log of a job whose folder is here, in pieces of whole lines.
+
+    Raises:
+        JobError: it lies elsewhere: a job's command could have made it a link to anything.
+    """
+    file = folder / jobs.LOG
+    if file.resolve() != folder.resolve() / jobs.LOG:
+        raise JobError(f"{file}: is a link")
+    return _pieces(folder)
+
+
+def _pieces(folder: Path) -> Iterator[str]:
+    offset = 0
+    while (block := jobs.read_log(folder, offset)).lines:
+        yield "".join(f"{line}\n" for line in block.lines)
+        offset = block.offset
 
 
 def reason(look: Look) -> str:

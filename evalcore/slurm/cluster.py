@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
@@ -179,6 +179,10 @@ class Cluster:
             unknown = status.detail.startswith(UNKNOWN) and not found["trouble"]
             jobs[folder] = Look(status, lines, facts["offset"], unknown, facts["id"], found["trouble"])
         return jobs
+
+    def log(self, job: str) -> Iterator[str]:
+        lines = self.look({job: 0})[job].log
+        return iter([f"(the end of {job}/log.txt)\n", *(f"{line}\n" for line in lines)])
 
     def cancel(self, jobs: Sequence[str]) -> None:
         self._ask("cancel", folders=list(jobs))

@@ -11,13 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.listeners import hookimpl
 from sqlalchemy import event, inspect
-
-from evalcore import jobs
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
@@ -48,38 +45,32 @@ def _cancel_job(ti: TaskInstance | RuntimeTaskInstance) -> None:
     if mapped is None:
         return
     # Here, since every process of Airflow loads its plugins.
-    from operators.job import MARKED, XCOM_JOB, find_job
+    from operators.job import MARKED, XCOM_JOB
 
     if ti.state not in MARKED:  # up for retry: the next try finds the job again
         return
     noted = ti.xcom_pull(task_ids=ti.task_id, key=XCOM_JOB, map_indexes=ti.map_index, session=mapped.session)
-    if isinstance(noted, str) and not noted.startswith("/"):
-        key = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-        # Over a network, which neither the API server nor the scheduler shall wait for.
-        stop = threading.Thread(target=_cancel_elsewhere, args=(*key, noted), daemon=True)
-        _when_committed(mapped.session, stop.start)
+    if noted is None:
         return
-    job = find_job(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, noted)
-    if job and jobs.status(job).state is jobs.State.RUNNING:
-        _when_committed(mapped.session, lambda: _request_cancel(job))
+    # A cluster is asked over a network, and a job is given time to stop: neither the API server nor the
+    # scheduler shall wait for that.
+    key = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    stop = threading.Thread(
+        target=_cancel_if_running, args=(*key, noted), name=f"cancel {noted}", daemon=True
+    )
+    _when_committed(mapped.session, stop.start)
 
 
-def _request_cancel(job: Path) -> None:
-    try:
-        jobs.request_cancel(job)
-    except OSError as error:  # raised, it would spoil the session that marks
-        log.warning("cannot cancel job %s of a marked task: %s", job, error)
-
-
-def _cancel_elsewhere(dag_id: str, run_id: str, task_id: str, map_index: int, noted: str) -> None:
+def _cancel_if_running(dag_id: str, run_id: str, task_id: str, map_index: int, noted: object) -> None:
     from evalcore.backends import Unreachable
     from evalcore.errors import EvalError
-    from operators.job import find_job_elsewhere
+    from operators.job import find_job
 
     try:
-        if found := find_job_elsewhere(dag_id, run_id, task_id, map_index, noted):
+        if found := find_job(dag_id, run_id, task_id, map_index, noted):
             runs_at, job = found
-            runs_at.cancel([job])
+            if not runs_at.look({job: 0})[job].status.state.is_over:
+                runs_at.cancel([job])
     except (EvalError, Unreachable, OSError) as error:
         log.warning("cannot cancel job %s of a marked task: %s", noted, error)
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 XCOM_JOB = "job"
-"""Where a task notes the folder of its job, that of all attempts; of one on a cluster ``<profile>:<folder>``."""
+"""Where a task notes its job: ``<profile>:<folder>``, the folder that of all attempts."""
 
 MARKED = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED, TaskInstanceState.SKIPPED)
 """The states in which no task has a job that runs."""
@@ -173,8 +173,7 @@ class JobOperator(BaseOperator):
             runs_at = self._backend()
             # Noted before it starts and the task looked at after: whoever marks the task either finds the job
             # to stop (see listeners.job) or is noticed here.
-            folder = runs_at.folder(name)
-            ti.xcom_push(XCOM_JOB, folder if isinstance(runs_at, Local) else f"{self.cluster}:{folder}")
+            ti.xcom_push(XCOM_JOB, f"{self.cluster}:{runs_at.folder(name)}")
             if first := self._asked(runs_at.prepare):
                 self.log.info("Waiting first for job %s", first)
                 return self._defer(first, "resume_prepared")
@@ -252,34 +251,23 @@ class JobOperator(BaseOperator):
         self.defer(trigger=trigger, method_name=method)
 
 
-def find_job(dag_id: str, run_id: str, task_id: str, map_index: int, noted: object) -> Path | None:
-    """The newest attempt of a task's job, by what the task noted under XCOM_JOB; None if it has none.
-
-    Any task can note anything: a folder that is not named as this task's job, or whose log lies elsewhere,
-    is none.
-    """
-    if not isinstance(noted, str) or Path(noted).name != jobs.job_name(dag_id, run_id, task_id, map_index):
-        return None
-    folder = Path(noted).resolve()
-    job = jobs.latest(folder.parent, folder.name)
-    return job if job and (job / jobs.LOG).resolve() == job / jobs.LOG else None
-
-
-def find_job_elsewhere(
+def find_job(
     dag_id: str, run_id: str, task_id: str, map_index: int, noted: object
 ) -> tuple[Backend, str] | None:
-    """Where a task's job on a cluster runs, and its newest attempt, by what the task noted; None if it has none.
+    """Where a task's job runs, and its newest attempt, by what the task noted; None if it has none.
 
-    Of what is noted only the profile counts: the job's name follows from the task.
+    Any task can note anything: a folder that is not named as this task's job is none.
 
     Raises:
         ConfigError: there is no such profile any more.
-        Unreachable: the cluster cannot be asked.
+        Unreachable: its cluster cannot be asked.
     """
-    if not isinstance(noted, str) or noted.startswith("/") or ":/" not in noted:
+    cluster, _, folder = noted.partition(":") if isinstance(noted, str) else ("", "", "")
+    name = jobs.job_name(dag_id, run_id, task_id, map_index)
+    if Path(folder).name != name:
         return None
-    runs_at = backend(noted.partition(":/")[0], "")
-    job = runs_at.newest(jobs.job_name(dag_id, run_id, task_id, map_index))
+    runs_at = backend(cluster, str(Path(folder).resolve().parent))
+    job = runs_at.newest(name)
     return (runs_at, job) if job else None
 
 

@@ -6,9 +6,6 @@ logs. Where the job lies says the task's own XCom, never the address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import requires_access_dag
@@ -16,10 +13,9 @@ from airflow.models.xcom import XComModel
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
-from evalcore import jobs
 from evalcore.backends import Unreachable
 from evalcore.errors import EvalError
-from operators.job import XCOM_JOB, find_job, find_job_elsewhere
+from operators.job import XCOM_JOB, find_job
 
 app = FastAPI(title="evalcore", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -33,29 +29,17 @@ def job_log(dag_id: str, run_id: str, task_id: str, map_index: int, session: Ses
     query = XComModel.get_many(
         run_id=run_id, key=XCOM_JOB, task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
     )
-    found = session.scalars(query).first()
-    if found is None:
+    row = session.scalars(query).first()
+    if row is None:
         raise HTTPException(404, f"Task {task_id} has not started a job")
-    noted = XComModel.deserialize_value(found)
+    noted = XComModel.deserialize_value(row)
     try:
-        if elsewhere := find_job_elsewhere(dag_id, run_id, task_id, map_index, noted):
-            runs_at, job = elsewhere
-            text = "".join(f"{line}\n" for line in runs_at.look({job: 0})[job].log)
-            return StreamingResponse(
-                iter([f"(the end of {job}/{jobs.LOG})\n", text]), media_type="text/plain; charset=utf-8"
-            )
+        found = find_job(dag_id, run_id, task_id, map_index, noted)
+        if found is None:
+            raise HTTPException(404, f"No job of this task in {noted}, seen from the API server")
+        runs_at, job = found
+        return StreamingResponse(runs_at.log(job), media_type="text/plain; charset=utf-8")
     except Unreachable as error:
         raise HTTPException(503, f"The cluster cannot be asked: {error}") from error
     except EvalError as error:
         raise HTTPException(404, str(error)) from error
-    folder = find_job(dag_id, run_id, task_id, map_index, noted)
-    if folder is None:
-        raise HTTPException(404, f"No job of this task in {noted}, seen from the API server")
-    return StreamingResponse(_lines(folder), media_type="text/plain; charset=utf-8")
-
-
-def _lines(folder: Path) -> Iterator[str]:
-    offset = 0
-    while (block := jobs.read_log(folder, offset)).lines:
-        yield "".join(f"{line}\n" for line in block.lines)
-        offset = block.offset

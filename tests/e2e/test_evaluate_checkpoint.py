@@ -167,7 +167,7 @@ def the_log_page_is_for_those_who_may_read_the_tasks_logs(airflow: Airflow, run:
     assert airflow.get(link.replace("/0/log", "/7/log")).status_code == 404
     assert airflow.get(link.replace("generate", "plan").replace("/0/log", "/-1/log")).status_code == 404
     # What a task noted is not believed: not even another task's job comes out.
-    noted = Path(airflow.xcom(DAG, run, "generate", "job", map_index=0))
+    noted = Path(airflow.xcom(DAG, run, "generate", "job", map_index=0).removeprefix("local:"))
     (convert,) = noted.parent.glob("*-convert-*")
     for elsewhere in (str(convert), f"{noted}/../{convert.name}", str(noted / "1"), "/etc"):
         path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/xcomEntries/job"

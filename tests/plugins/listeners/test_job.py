@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def marked(session: Session, job: Path, state: str) -> TaskInstance:
         task_id=task_id,
         map_index=map_index,
         state=state,
-        noted=str(job.parent),
+        noted=f"local:{job.parent}",
     )
     session.add(ti)
     return ti
@@ -83,10 +84,18 @@ def test_the_job_of_a_marked_task_is_cancelled_once_the_mark_is_visible(
     until(lambda: jobs.status(job).state is jobs.State.CANCELLED)
 
 
+def commit(session: Session) -> None:
+    """Commit, and wait until what was to be cancelled then is."""
+    session.commit()
+    for thread in threading.enumerate():
+        if thread.name.startswith("cancel "):
+            thread.join()
+
+
 def test_a_mark_that_is_taken_back_cancels_nothing(session: Session, job: Path) -> None:
     on_task_instance_failed(marked(session, job, "failed"))
     session.rollback()
-    session.commit()  # of something else
+    commit(session)  # of something else
     assert not (job / jobs.CANCELLED).exists()
 
 
@@ -99,15 +108,15 @@ def test_a_job_that_cannot_be_cancelled_does_not_spoil_the_mark(
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "request_cancel", denied)
         on_task_instance_failed(marked(session, job, "failed"))
-        session.commit()
+        commit(session)
     assert [r.getMessage() for r in caplog.records if "cannot cancel job" in r.getMessage()]
     session.add(TaskInstance(dag_id="d", run_id="r", task_id="t", map_index=-1, state="success", noted=""))
-    session.commit()
+    commit(session)
 
 
 def test_a_task_that_will_be_tried_again_keeps_its_job(session: Session, job: Path) -> None:
     on_task_instance_failed(marked(session, job, "up_for_retry"))
-    session.commit()
+    commit(session)
     assert not (job / jobs.CANCELLED).exists()
 
 
@@ -115,7 +124,7 @@ def test_a_job_that_is_over_is_left_alone(session: Session, job: Path) -> None:
     jobs.cancel(job)
     (job / jobs.CANCELLED).unlink()
     on_task_instance_success(marked(session, job, "success"))
-    session.commit()
+    commit(session)
     assert not (job / jobs.CANCELLED).exists()
 
 

@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import (
 
 from evalcore import jobs
 from evalcore.backends import Local
+from evalcore.errors import JobError
 from hooks.backends import environment
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
@@ -61,7 +62,7 @@ def ended(job: Path) -> None:
 
 def newest(context: Any) -> Path:
     """The newest attempt of the job that the task noted."""
-    noted = Path(context["ti"].xcoms["job"])
+    noted = Path(context["ti"].xcoms["job"].removeprefix("local:"))
     job = jobs.latest(noted.parent, noted.name)
     assert job is not None
     return job
@@ -278,44 +279,56 @@ def noted(tmp_path: Path) -> str:
     return str(tmp_path / ".jobs" / jobs.job_name(*KEY))
 
 
+def found_as(noted: object) -> str | None:
+    found = find_job(*KEY, noted)
+    return found[1] if found else None
+
+
 def test_a_job_is_found_by_what_its_task_noted(noted: str) -> None:
-    assert find_job(*KEY, noted) == Path(noted) / "1"
+    assert found_as(f"local:{noted}") == f"{noted}/1"
     jobs.consume(Path(noted) / "1")
     ended(jobs.ensure(Path(noted).parent, jobs.job_name(*KEY), ["true"]))
-    assert find_job(*KEY, noted) == Path(noted) / "2"
+    assert found_as(f"local:{noted}") == f"{noted}/2"
 
 
 def test_a_results_folder_may_be_a_link(noted: str, tmp_path: Path) -> None:
     (tmp_path / "results").symlink_to(tmp_path)
-    found = find_job(*KEY, str(tmp_path / "results" / ".jobs" / Path(noted).name))
-    assert found == Path(noted) / "1"
+    found = found_as(f"local:{tmp_path}/results/.jobs/{Path(noted).name}")
+    assert found == f"{noted}/1"
 
 
 @pytest.mark.parametrize(
     "elsewhere",
     [
-        lambda noted: str(Path(noted) / "1"),
-        lambda noted: str(Path(noted).with_name("other")),
-        lambda noted: f"{noted}/..",
-        lambda noted: f"/etc/{Path(noted).name}",
-        lambda noted: [noted],
+        lambda noted: f"local:{noted}/1",
+        lambda noted: f"local:{Path(noted).with_name('other')}",
+        lambda noted: f"local:{noted}/..",
+        lambda noted: f"local:/etc/{Path(noted).name}",
+        lambda noted: noted,
+        lambda noted: [f"local:{noted}"],
         lambda noted: None,
     ],
 )
 def test_what_is_not_this_tasks_job_is_not_found(noted: str, elsewhere: Callable[[str], object]) -> None:
-    assert find_job(*KEY, elsewhere(noted)) is None
+    assert found_as(f"local:{noted}")
+    assert found_as(elsewhere(noted)) is None
 
 
 def test_the_job_of_another_task_is_not_found(noted: str) -> None:
-    assert find_job("evaluate", "r", "score.grade", 4, noted) is None
+    assert find_job("evaluate", "r", "score.grade", 4, f"local:{noted}") is None
 
 
-def test_a_log_that_is_a_link_to_another_file_is_not_found(noted: str, tmp_path: Path) -> None:
+def test_a_log_that_is_a_link_to_another_file_is_not_shown(noted: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cret")
-    log = Path(noted) / "1" / jobs.LOG
+    found = find_job(*KEY, f"local:{noted}")
+    assert found is not None
+    runs_at, job = found
+    assert list(runs_at.log(job)) == ["hi\n"]
+    log = Path(job) / jobs.LOG
     log.unlink()
     log.symlink_to(tmp_path / "secret")
-    assert find_job(*KEY, noted) is None
+    with pytest.raises(JobError, match="is a link"):
+        runs_at.log(job)
 
 
 @pytest.mark.parametrize(
