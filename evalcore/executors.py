@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -177,7 +178,7 @@ class LocalProfile(_Profile):
 class DockerProfile(_Profile):
     """Containers of a Docker daemon.
 
-    container_image: the image, with evalcore in it.
+    container_image: the image, with what evalcore depends on in it, as that of our Dockerfile.
     mounts: ``/there:/here`` or ``/there:/here:ro``, both absolute.
     gpus: how many; -1 is all.
     shm_size: of ``/dev/shm``, as ``16g``; inference servers on several GPUs need it.
@@ -185,8 +186,8 @@ class DockerProfile(_Profile):
     cpus: the limit, as 8 or 0.5.
     network: the Docker network to join.
     user: who runs in the container, as ``1000:1000``; default: who runs Airflow, so that files fit.
-    docker_conn_id: the Airflow Connection of the registry; the daemon is ``DOCKER_HOST``'s, or the local one.
-    remote_job_dir: the folder on the daemon's machine where job files go, when it is not this one.
+    docker_conn_id: the Airflow Connection of the registry; the daemon is ``DOCKER_HOST``'s (with
+        ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, as for the docker command), or the local one.
     """
 
     fallbacks = {"container": "container_image", "gpus_per_node": "gpus", "nproc_per_node": "gpus"}
@@ -201,12 +202,20 @@ class DockerProfile(_Profile):
     network: Word | None = None
     user: Login | None = None
     docker_conn_id: Word | None = None
-    remote_job_dir: Folder | None = None
+
+    def has(self, path: Path) -> bool:
+        """Whether a path of this machine is mounted, and under the same name."""
+        mounts = [mount.split(":") for mount in self.mounts]
+        return any(path.is_relative_to(source) for source, *rest in mounts if not rest or rest[0] == source)
 
 
 def _results(data: dict[str, Any]) -> str:
     # Without a remote_job_dir, that is the error, and this is thrown away.
     return f"{data.get('remote_job_dir', '').rstrip('/')}/results"
+
+
+def _python(data: dict[str, Any]) -> str:
+    return str(data.get("python", ""))
 
 
 class SlurmProfile(_Profile):
@@ -230,7 +239,8 @@ class SlurmProfile(_Profile):
     ssh_conn_id: the Airflow Connection of the login node, with its secret.
     remote_job_dir: an absolute folder that login node and compute nodes share; everything of ours is in it.
     results: where results lie on the cluster; default: ``results`` in remote_job_dir.
-    python: the interpreter there (in the container, if there is one), 3.11 or later.
+    python: the interpreter of jobs (in the container, if there is one), 3.11 or later, with evalcore's dependencies.
+    login_python: the same on the login node, where runs are planned; default: ``python``.
     container_image: a Docker reference, which becomes a ``.sqsh`` file in remote_job_dir once, or an absolute path
         or ``.sqsh`` file; default: no container.
     mounts: ``/there:/here`` or ``/there:/here:ro``, both absolute.
@@ -262,6 +272,7 @@ class SlurmProfile(_Profile):
     remote_job_dir: Folder
     results: Folder = Field(default_factory=_results)
     python: Word = "python3"
+    login_python: Word = Field(default_factory=_python)
     container_image: Image | None = None
     mounts: tuple[Mount, ...] = ()
     poll_interval: float = Field(20, ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,16 +17,21 @@ from demo import packages
 @contextmanager
 def cluster_folder() -> Iterator[Path]:
     """An empty folder, removed afterwards. Where no cluster can be started the test is skipped; on CI it fails."""
-    if missing := packages.missing() + packages.missing_for_tests():
-        _cannot(packages.how_to_install(missing))
-    if os.geteuid() != 0:
-        _cannot("a Slurm cluster needs root")
+    needs(packages.missing() + packages.missing_for_tests())
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))
     folder.chmod(0o755)
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def needs(missing: Sequence[str]) -> None:
+    """Skip a test for which packages are missing, or a user who may start daemons; on CI it fails."""
+    if missing:
+        _cannot(packages.how_to_install(list(missing)))
+    if os.geteuid() != 0:
+        _cannot("it needs root")
 
 
 def _cannot(reason: str) -> None:

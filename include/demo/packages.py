@@ -1,4 +1,4 @@
-"""The system packages of the local Slurm cluster: what is missing, and its installation with apt."""
+"""The system packages of the local Slurm cluster and Docker engine: what is missing, and its installation."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ MYSQL_PLUGIN = "slurm-wlm-mysql-plugin"
 # What the tests on it build a Slurm plugin with; headers have no program of their own.
 COMPILER = {"gcc": "gcc"}
 HEADERS = {"stdio.h": "libc6-dev", "slurm/spank.h": "libslurm-dev"}
+# A Docker engine, and what makes the base of an image where no hub can be reached.
+DOCKER = {"dockerd": "docker.io", "docker": "docker.io", "debootstrap": "debootstrap"}
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
-def missing(programs: Mapping[str, str] = SLURM) -> list[str]:
-    """The packages to install, sorted; empty if every program is there."""
-    path = f"{os.environ.get('PATH', os.defpath)}:{SBIN}"
-    found = {package for program, package in programs.items() if not shutil.which(program, path=path)}
+def missing() -> list[str]:
+    """The packages of the cluster to install, sorted; empty if every program is there."""
+    found = _without(SLURM)
     if not list(Path("/usr/lib").glob("*/slurm*/accounting_storage_mysql.so")):
         found.add(MYSQL_PLUGIN)
     return sorted(found)
@@ -41,15 +42,23 @@ def missing(programs: Mapping[str, str] = SLURM) -> list[str]:
 
 def missing_for_tests() -> list[str]:
     """The packages to install beside those of ``missing``, for the tests on the cluster."""
-    headers = [package for header, package in HEADERS.items() if not Path("/usr/include", header).is_file()]
-    return sorted(
-        [*headers, *(package for program, package in COMPILER.items() if not shutil.which(program))]
-    )
+    headers = {package for header, package in HEADERS.items() if not Path("/usr/include", header).is_file()}
+    return sorted(headers | _without(COMPILER))
+
+
+def missing_for_docker() -> list[str]:
+    """The packages to install for the tests on a Docker engine."""
+    return sorted(_without(DOCKER))
+
+
+def _without(programs: Mapping[str, str]) -> set[str]:
+    path = f"{os.environ.get('PATH', os.defpath)}:{SBIN}"
+    return {package for program, package in programs.items() if not shutil.which(program, path=path)}
 
 
 def how_to_install(packages: list[str]) -> str:
     """One line for whoever has to do it."""
-    return f"the local Slurm cluster needs {', '.join(packages)}: sudo apt-get install {' '.join(packages)}"
+    return f"needed, but not installed: {', '.join(packages)}; sudo apt-get install {' '.join(packages)}"
 
 
 def install(packages: list[str]) -> None:
@@ -82,7 +91,8 @@ def main() -> int:
     """
 
     def wanted() -> list[str]:
-        return missing() + (missing_for_tests() if "tests" in sys.argv[1:] else [])
+        tests = missing_for_tests() + missing_for_docker() if "tests" in sys.argv[1:] else []
+        return missing() + tests
 
     packages = wanted()
     if packages and os.geteuid() == 0 and shutil.which("apt-get"):

@@ -67,8 +67,9 @@ def _shell(profile: SlurmProfile) -> Shell:
 
 def _docker(profile: DockerProfile, jobs_folder: Path) -> Backend:
     from airflow.providers.docker.hooks.docker import DockerHook
+    from docker.utils import kwargs_from_env
 
     from hooks.docker import Docker
 
-    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    return Docker(profile, jobs_folder, DockerHook(profile.docker_conn_id, base_url=engine))
+    engine = {"base_url": "unix:///var/run/docker.sock", **kwargs_from_env()}
+    return Docker(profile, jobs_folder, DockerHook(profile.docker_conn_id, **engine))

@@ -8,6 +8,9 @@
 A ``backends.Backend``. An attempt is a folder, as in ``evalcore.jobs``, and a container labelled with it. Both
 this machine and the engine's must have the folder under the same path. Result and log are files in it, so that
 they outlive the container; what only the engine knows (out of memory, killed, gone) is asked of it.
+
+Of the image only the dependencies of evalcore are used: evalcore itself, with its include folders, is this
+version's, mounted read-only.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,17 +36,25 @@ from docker.types import DeviceRequest
 from requests.exceptions import RequestException
 
 from evalcore import jobs
-from evalcore.backends import LOG_BYTES, Look, Unreachable
+from evalcore.backends import LOG_BYTES, Look, Unreachable, whole_log
+from evalcore.cache import cache_folder
 from evalcore.errors import JobError
 from evalcore.jobs import State, Status
+from evalcore.prepare import data_folder
 from evalcore.profiles import DockerProfile
 from evalcore.records import write_file
+from evalcore.slurm import agent
+from evalcore.slurm.shipping import archive
+
+log = logging.getLogger(__name__)
 
 LABEL = "evalcore.job"
 LABEL_ATTEMPT = "evalcore.attempt"
 LABEL_FOLDER = "evalcore.folder"
 """The folder of all attempts of a job: its name alone may be another Airflow's on the same engine."""
 
+_CODE = "/evalcore"  # in the container
+_CODES = ".evalcore"
 _CONTAINER = "container"
 _LOCK = "ensure.lock"
 _RESULT_BYTES = 512
@@ -62,6 +74,13 @@ class Docker:
 
     def folder(self, name: str) -> str:
         return str(self.root / name)
+
+    def newest(self, name: str) -> str | None:
+        found = jobs.latest(self.root, name)
+        return str(found) if found else None
+
+    def prepare(self, anew: str = "") -> str | None:
+        return None
 
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The job of that name: the attempt still of use, or a new one; returns its folder.
@@ -120,6 +139,9 @@ class Docker:
                 looks[job] = Look(status, lines, end, id=found["Id"][:12] if found else "")
         return looks
 
+    def log(self, job: str) -> Iterator[str]:
+        return whole_log(Path(job))
+
     def cancel(self, jobs_: Sequence[str]) -> None:
         with self._asking() as client:
             self._stop(client, [Path(job) for job in jobs_])
@@ -140,9 +162,11 @@ class Docker:
         """Write what the command needs; done again, over what somebody who was cut off has written."""
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            # A user without a home in the image would have "/", where it may not write.
-            variables = {"HOME": "/tmp", **self.profile.plain_env}
-            command = {"argv": list(argv), "env": variables}
+            command = {"argv": list(argv), "env": self.profile.plain_env}
+            if argv[0] == "evalcore":
+                # Not what lies in the image's working folder goes before PYTHONPATH.
+                command["argv"] = ["python3", "-P", "-m", "evalcore.cli", *argv[1:]]
+                command["env"] = self._environment()
             write_file(folder / jobs.COMMAND, json.dumps(command) + "\n")
             write_file(folder / "supervise.py", _supervisor())
             # So that the disk it fills cannot keep a command from having a result.
@@ -158,14 +182,37 @@ class Docker:
         except OSError as error:
             raise JobError(f"{folder}: cannot be made for the container's user: {error.strerror}") from error
 
+    def _environment(self) -> dict[str, str]:
+        """What evalcore finds in a container where it is here, too."""
+        # A user without a home in the image would have "/", where it may not write.
+        kept = {name: str(folder) for name, folder in _kept().items()}
+        return {"HOME": "/tmp", **kept, **self.profile.plain_env, "PYTHONPATH": _CODE}
+
+    def _code(self) -> Path:
+        """This version of evalcore, unpacked once."""
+        sent = archive()
+        folder = self.root / _CODES / sent.digest[:16]
+        agent.unpack(str(folder), sent.digest, sent.data.hex(), [])
+        return folder
+
+    @property
+    def _results(self) -> Path:
+        return self.root.parent if self.root.name == ".jobs" else self.root
+
     def _create(self, client: APIClient, folder: Path) -> None:
         profile = self.profile
+        kept = [path for name, path in _kept().items() if name not in profile.plain_env]
+        for path in kept:
+            path.mkdir(parents=True, exist_ok=True)
         gpus = [DeviceRequest(count=profile.gpus, capabilities=[["gpu"]])] if profile.gpus else None
         mounts = [m if ":" in m else f"{m}:{m}" for m in profile.mounts]
-        results = str(self.root.parent if self.root.name == ".jobs" else self.root)
         host = client.create_host_config(
             # The other jobs' folders, which may hold their secrets, are not in it.
-            binds=[*mounts, f"{results}:{results}", f"{folder}:{folder}"],
+            binds=[
+                *mounts,
+                *(f"{path}:{path}" for path in (*kept, self._results, folder)),
+                f"{self._code()}:{_CODE}:ro",
+            ],
             tmpfs={str(self.root): "size=64k,mode=755"},
             device_requests=gpus,
             shm_size=profile.shm_size,
@@ -186,15 +233,35 @@ class Docker:
         )
         name = _container_name(folder)
         try:
-            made = client.create_container_from_config(settings, name)["Id"]
+            made = self._made(client, settings, name)
         except ImageNotFound:
-            client.pull(*_repository(profile.container_image))
-            made = client.create_container_from_config(settings, name)["Id"]
-        except APIError as error:
-            if error.status_code != 409:
-                raise
-            made = client.inspect_container(name)["Id"]  # somebody else's, of the same attempt
+            self._pull(client)
+            made = self._made(client, settings, name)
         write_file(folder / _CONTAINER, f"{made}\n")
+
+    def _made(self, client: APIClient, settings: Any, name: str) -> str:
+        try:
+            return str(client.create_container_from_config(settings, name)["Id"])
+        except ImageNotFound:
+            raise
+        except APIError as error:
+            if error.status_code == 409:
+                return str(client.inspect_container(name)["Id"])  # somebody else's, of the same attempt
+            # Whatever the code: the engine is there and does not want it, and would not if asked again.
+            raise JobError(f"container {name} cannot be made: {error.explanation}") from error
+
+    def _pull(self, client: APIClient) -> None:
+        """Fetch the profile's image. JobError if there is none, Unreachable if its registry is away."""
+        image = self.profile.container_image
+        log.info("Pulling %s", image)
+        repository, tag = _repository(image)
+        try:
+            # What goes wrong after the engine has begun is an answer like any other, not an exception.
+            for said in client.pull(repository, tag, stream=True, decode=True):
+                if "error" in said:
+                    raise Unreachable(f"docker: pulling {image}: {said['error']}")
+        except NotFound as error:
+            raise JobError(f"docker: pulling {image}: {error.explanation}") from error
 
     def _start(self, client: APIClient, folder: Path) -> None:
         name = _container_name(folder)
@@ -209,7 +276,7 @@ class Docker:
             self._stop(client, [folder])
 
     def _stop(self, client: APIClient, folders: Sequence[Path]) -> None:
-        """Stop containers, all within one grace; what does not run is not started any more."""
+        """Stop and remove containers, all within one grace; what does not run is not started any more."""
         for folder in folders:
             jobs.request_cancel(folder)
             with contextlib.suppress(APIError):  # gone, or over
@@ -217,6 +284,7 @@ class Docker:
         for folder in folders:
             with contextlib.suppress(NotFound):
                 client.stop(_container_name(folder), timeout=int(jobs.GRACE))
+            _remove(client, _container_name(folder))
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[APIClient]:
@@ -263,6 +331,11 @@ def _status(folder: Path, found: Mapping[str, Any] | None) -> Status:
     if 0 < ended < 128:
         return Status(State.FAILED, exit_code=ended, detail=f"its container ended with exit code {ended}")
     return Status(State.LOST)
+
+
+def _kept() -> dict[str, Path]:
+    """The folders that outlive a container, by the variable that names each: this machine's own."""
+    return {"EVALCORE_DATA": data_folder().absolute(), "EVALCORE_CACHE": cache_folder().absolute()}
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore.backends import Unreachable
 from evalcore.errors import ConfigError, EvalError, JobError
+from evalcore.profiles import DockerProfile, load_profiles
 from evalcore.slurm.cluster import Cluster
 from hooks.backends import backend
 
@@ -57,6 +58,7 @@ class PlanOperator(BaseOperator, SkipMixin):
                 planned, there = _plan_there(config, runs_at), Path(runs_at.profile.results)
             else:
                 planned, there = plan(config), here
+                _check_mounted(config, params["cluster"], here)
         except EvalError as error:
             ti.xcom_push("error", str(error))
             raise AirflowFailException(str(error)) from None
@@ -92,6 +94,19 @@ def _plan_there(config: EvalConfig, cluster: Cluster) -> Plan:
     except Unreachable as error:
         raise JobError(f"cluster {cluster.profile.name}: {error}") from error
     return Plan.from_json(said)
+
+
+def _check_mounted(config: EvalConfig, cluster: str, results: Path) -> None:
+    """The checkpoint is seen here; that a container does not see it would be said only by its first job."""
+    profile = load_profiles().get(cluster)
+    if not isinstance(profile, DockerProfile) or not config.checkpoint:
+        return
+    checkpoint = Path(config.checkpoint).expanduser().absolute()
+    if not (profile.has(checkpoint) or checkpoint.is_relative_to(results)):
+        raise ConfigError(
+            f"profile {cluster}: no container sees {checkpoint}; add it, or a folder above it, to mounts: "
+            f'mounts = ["{checkpoint.parent}:{checkpoint.parent}:ro"]'
+        )
 
 
 def _check_known(conf: Mapping[str, Any], params: Mapping[str, Any]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster_folder import cluster_folder
+from cluster_folder import cluster_folder, needs
+from demo import packages
 from demo.cluster import Cluster
+from demo.engine import Engine
 from demo.standalone import ROOT, Airflow
 
 BENCHMARKS = {
@@ -63,3 +67,25 @@ def cluster() -> Iterator[Cluster]:
     """A real Slurm with two nodes and accounting; a test leaves it as it found it, without jobs."""
     with cluster_folder() as folder, Cluster(folder) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A real Docker engine without a bridge; a test leaves no container on it."""
+    needs(packages.missing_for_docker())
+    # Its layers are no files of tests, and overlays do not go on overlays.
+    folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp"))
+    try:
+        with Engine(folder) as running:
+            yield running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine) -> str:
+    """The image of the project's own Dockerfile, on a base that is made here: no hub is asked."""
+    base = Path.home() / ".cache" / "evalcore-tests" / "base-bookworm.tar"  # it takes a minute to make
+    engine.load_base(base, "base:bookworm")
+    engine.build(ROOT, "evalcore:test", base="base:bookworm")
+    return "evalcore:test"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
-import shutil
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,39 +18,26 @@ from evalcore.backends import Look, Unreachable
 from evalcore.errors import JobError
 from evalcore.jobs import State, job_name
 from evalcore.profiles import DockerProfile
+from evalcore.slurm.shipping import archive
 from hooks.docker import Docker
 from waiting import until
 
 pytestmark = pytest.mark.e2e
 
-IMAGE = "evalcore-base:test"
-# Not in the test's own folders: it takes a minute to make.
-BASE = Path.home() / ".cache" / "evalcore-tests" / "base-bookworm.tar"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    missing = [program for program in ("dockerd", "docker", "debootstrap") if not shutil.which(program)]
-    if missing or os.geteuid() != 0:
-        why = f"a Docker engine needs root, and {', '.join(missing) or 'nothing else'}"
-        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
-    folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp"))
-    try:
-        with Engine(folder) as running:
-            running.load_base(BASE, IMAGE)
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 _hooks: list[DockerHook] = []
 
 
 def backend(engine: Engine, root: Path, **settings: object) -> Docker:
-    values = {"name": "docker", "executor": "docker", "container_image": IMAGE, "network": "none"}
+    values = {"name": "docker", "executor": "docker", "container_image": "evalcore:test", "network": "none"}
     profile = DockerProfile.model_validate({**values, "memory": "64m", **settings})
     _hooks.append(DockerHook(None, base_url=engine.url))
     return Docker(profile, root, _hooks[-1])
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALCORE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("EVALCORE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -61,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def docker(engine: Engine, root: Path) -> Iterator[Docker]:
+def docker(engine: Engine, image: str, root: Path) -> Iterator[Docker]:
     yield backend(engine, root)
     for container in engine.run("ps", "-aq").split():
         engine.run("rm", "-f", container)
@@ -178,6 +163,73 @@ def test_what_a_container_may(docker: Docker, name: str, root: Path) -> None:
     found = ended(docker, docker.ensure(name, ["sh", "-c", script], {}))
     assert found.log == ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", name]
     assert (root.parent / "made").exists()
+
+
+def test_an_evalcore_command_runs_this_version_on_what_is_kept_here(
+    docker: Docker, name: str, root: Path, tmp_path: Path
+) -> None:
+    job = docker.ensure(name, ["evalcore", "prepare", "tiny-arithmetic"], {})
+    found = ended(docker, job)
+    assert found.status.state is State.SUCCEEDED, "".join(docker.log(job))
+    assert list((tmp_path / "data").glob("tiny-arithmetic/*.jsonl"))
+    # What the image has installed is not what runs.
+    code = root / ".evalcore" / archive().digest[:16] / "evalcore" / "cli.py"
+    code.write_text("print('sent along'); raise SystemExit(4)")
+    found = ended(docker, docker.ensure(f"{name}-again", ["evalcore", "prepare", "tiny-arithmetic"], {}))
+    assert (found.log, str(found.status)) == (["sent along"], "failed with exit code 4")
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Knows no image; or does not know today."""
+
+    code = 404
+
+    def do_GET(self) -> None:
+        body = b"" if self.path == "/v2/" else b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no"}]}'
+        self.send_response(200 if self.path == "/v2/" else self.code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("code", "error"), [(404, JobError), (503, Unreachable)])
+def test_an_image_that_cannot_be_had(
+    docker: Docker, engine: Engine, root: Path, name: str, code: int, error: type[Exception]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("_", (Registry,), {"code": code})) as registry:
+        threading.Thread(target=registry.serve_forever, daemon=True).start()
+        image = f"127.0.0.1:{registry.server_port}/evalcore:1"
+        with pytest.raises(error, match=f"pulling {image}"):
+            backend(engine, root, container_image=image).ensure(name, ["true"], {})
+        registry.shutdown()
+    # Asked again with an image that is there, it runs.
+    assert ended(docker, docker.ensure(name, ["true"], {})).status.state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"memory": "1k"}, "memory limit"),
+        ({"gpus": 1}, "gpu"),
+        ({"mounts": ["/nowhere/at/all:/nowhere"]}, None),
+    ],
+)
+def test_what_the_engine_refuses_is_said_and_not_tried_again(
+    engine: Engine, docker: Docker, root: Path, name: str, settings: dict[str, object], said: str | None
+) -> None:
+    refused = backend(engine, root, **settings)
+    if said is None:
+        # An engine makes what it is told to mount.
+        assert ended(refused, refused.ensure(name, ["true"], {})).status.state is State.SUCCEEDED
+        return
+    with pytest.raises(JobError, match=f"(?i){said}"):
+        refused.ensure(name, ["true"], {})
+    assert not containers(engine, name)
 
 
 # The docker package leaves a socket that finds nobody to the garbage collector.

@@ -153,3 +153,34 @@ def test_a_dry_run_prints_every_command_and_skips_everything(task: PlanOperator,
     for stage in ("convert", "generate", "grade", "summarize", "track"):
         assert [line for line in lines if line.startswith(f"evalcore {stage} ")]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mounts", "seen"),
+    [
+        ([f"{CHECKPOINT}:{CHECKPOINT}:ro"], True),
+        ([f"{CHECKPOINT.parent}"], True),
+        ([f"{CHECKPOINT.parent}:{CHECKPOINT.parent}"], True),
+        ([], False),
+        ([f"{CHECKPOINT.parent}:/checkpoints"], False),
+        ([f"{CHECKPOINT.parent}/other"], False),
+        ([f"{CHECKPOINT}0"], False),
+    ],
+)
+def test_a_checkpoint_has_to_be_in_the_containers_too(
+    task: PlanOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: list[str], seen: bool
+) -> None:
+    profiles = tmp_path / "env.toml"
+    profiles.write_text(f'[box]\nexecutor = "docker"\ncontainer_image = "evalcore"\nmounts = {mounts}\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(profiles))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    if seen:
+        assert run(task, tmp_path, cluster="box")[0]
+    else:
+        with pytest.raises(AirflowFailException, match=f"no container sees {CHECKPOINT}; add it"):
+            run(task, tmp_path, cluster="box")
+    # Results are mounted in any case.
+    copied = tmp_path / "results" / CHECKPOINT.name
+    copied.parent.mkdir()
+    copied.symlink_to(CHECKPOINT)
+    assert run(task, copied.parent, checkpoint=str(copied), cluster="box")[0]
