@@ -84,10 +84,8 @@ class Backend(Protocol):
         """Bring what a benchmark's folder holds here, but for its generations; each file whole or not at all."""
 
 
-class Local:
-    """Processes on this machine; see ``jobs``. root: the folder of all jobs."""
-
-    poll_interval = 2.0
+class Folders:
+    """What backends have in common whose jobs' folders are seen here. root: the folder of all jobs."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -101,6 +99,23 @@ class Local:
 
     def prepare(self, anew: str = "") -> str | None:
         return None
+
+    def log(self, job: str) -> Iterator[str]:
+        """All that a job printed. JobError if its log is a link: a command could have made it one to anything."""
+        folder = Path(job)
+        file = folder / jobs.LOG
+        if file.resolve() != folder.resolve() / jobs.LOG:
+            raise JobError(f"{file}: is a link")
+        return _pieces(folder)
+
+    def fetch(self, folder: str, into: Path) -> None:
+        """It is here."""
+
+
+class Local(Folders):
+    """Processes on this machine; see ``jobs``."""
+
+    poll_interval = 2.0
 
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         return str(jobs.ensure(self.root, name, argv, env))
@@ -117,9 +132,6 @@ class Local:
             found[job] = Look(status, lines, end)
         return found
 
-    def log(self, job: str) -> Iterator[str]:
-        return whole_log(Path(job))
-
     def cancel(self, jobs_: Sequence[str]) -> None:
         for job in jobs_:
             jobs.cancel(Path(job))
@@ -129,21 +141,6 @@ class Local:
 
     def consume(self, job: str) -> None:
         jobs.consume(Path(job))
-
-    def fetch(self, folder: str, into: Path) -> None:
-        """It is here."""
-
-
-def whole_log(folder: Path) -> Iterator[str]:
-    """The log of a job whose folder is here, in pieces of whole lines.
-
-    Raises:
-        JobError: it lies elsewhere: a job's command could have made it a link to anything.
-    """
-    file = folder / jobs.LOG
-    if file.resolve() != folder.resolve() / jobs.LOG:
-        raise JobError(f"{file}: is a link")
-    return _pieces(folder)
 
 
 def _pieces(folder: Path) -> Iterator[str]:

@@ -123,6 +123,9 @@ Folder = Annotated[str, _checked(_FOLDER, "an absolute path of letters, digits a
 Mount = Annotated[
     str, _checked(rf"{_FOLDER}(:{_FOLDER}(:[\w+=-]+)?)?", "/there:/here or /there:/here:ro, both absolute")
 ]
+DockerMount = Annotated[
+    str, _checked(rf"{_FOLDER}(:{_FOLDER}(:r[ow])?)?", "/there:/here or /there:/here:ro, both absolute")
+]
 Walltime = Annotated[str, BeforeValidator(_text_of_number), AfterValidator(_walltime)]
 Memory = Annotated[
     str, BeforeValidator(_text_of_number), _checked(r"\d+[KMGTkmgt]?", "a whole number and K, M, G or T: 64G")
@@ -194,7 +197,7 @@ class DockerProfile(_Profile):
 
     executor: Literal["docker"]
     container_image: Image
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[DockerMount, ...] = ()
     gpus: int = Field(0, ge=-1)
     shm_size: DockerMemory | None = None
     memory: DockerMemory | None = None

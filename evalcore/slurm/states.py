@@ -3,8 +3,9 @@
 >>> decide({"id": "7", "states": {"7": {"state": "TIMEOUT", "exit": "0:0", "queued": False}}, "result": None, …})
 Status(state=<State.LOST: 'lost'>, exit_code=None, signal=None, detail='TIMEOUT')
 
-The result that the job wrote on its node decides before anything that Slurm says; Slurm decides where there is
-none. What neither knows is not over (``UNKNOWN``): accounting may be down, or late.
+The result that the job wrote on its node decides before anything that Slurm says, but for a signal: why it was
+killed Slurm knows. It decides where there is none, too. What neither knows is not over (``UNKNOWN``): accounting
+may be down, or late.
 """
 
 from __future__ import annotations
@@ -77,9 +78,11 @@ def _decide(facts: Mapping[str, Any]) -> Status:
     if word == "OUT_OF_MEMORY":
         return Status(State.FAILED, detail="OUT_OF_MEMORY: it takes more than the memory it asked for")
     if result and not result["terminated"]:
-        if result["signal"]:
+        if not result["signal"]:
+            return Status(State.FAILED, exit_code=result["exit_code"])
+        # That it was for its memory Slurm says only when the job is over.
+        if word not in _ACTIVE:
             return Status(State.KILLED, signal=result["signal"])
-        return Status(State.FAILED, exit_code=result["exit_code"])
     if word in _ACTIVE:
         waits = word == "PENDING" and said.get("reason")
         return Status(State.RUNNING, detail=f"PENDING ({said['reason']})" if waits else word)

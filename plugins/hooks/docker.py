@@ -32,11 +32,11 @@ from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.sdk.exceptions import AirflowException
 from docker.api.client import APIClient
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import DeviceRequest
+from docker.types import DeviceRequest, Mount
 from requests.exceptions import RequestException
 
 from evalcore import jobs
-from evalcore.backends import LOG_BYTES, Look, Unreachable, whole_log
+from evalcore.backends import LOG_BYTES, Folders, Look, Unreachable
 from evalcore.cache import cache_folder
 from evalcore.errors import JobError
 from evalcore.jobs import State, Status
@@ -62,25 +62,15 @@ _RESULT_BYTES = 512
 _BOOT = 'exec python3 "$0/supervise.py" "$0" >> "$0/log.txt" 2>&1'
 
 
-class Docker:
+class Docker(Folders):
     """An engine as a profile describes it. root: the folder of all jobs; its parent is that of the results."""
 
     poll_interval = 5.0
 
     def __init__(self, profile: DockerProfile, root: Path, hook: DockerHook) -> None:
+        super().__init__(root)
         self.profile = profile
-        self.root = root.absolute()
         self.hook = hook
-
-    def folder(self, name: str) -> str:
-        return str(self.root / name)
-
-    def newest(self, name: str) -> str | None:
-        found = jobs.latest(self.root, name)
-        return str(found) if found else None
-
-    def prepare(self, anew: str = "") -> str | None:
-        return None
 
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The job of that name: the attempt still of use, or a new one; returns its folder.
@@ -91,7 +81,7 @@ class Docker:
         Raises:
             JobError: it was killed or lost too often, or the engine refuses it.
         """
-        root = self.root / name
+        root, command = self.root / name, self._command(argv)
         with self._asking() as client, _locked(root):
             listed = sorted((f for f in root.iterdir() if f.name.isdigit()), key=_number, reverse=True)
             fresh = list(itertools.takewhile(lambda f: not (f / jobs.CONSUMED).exists(), listed))
@@ -100,7 +90,7 @@ class Docker:
                 newest = fresh[0]
                 found = _inspect(client, newest)
                 status = _status(newest, found)
-                if jobs.command(newest) != list(argv):
+                if jobs.command(newest) != command["argv"]:
                     self._stop(client, [newest])
                 elif not status.state.is_resumable:
                     if found and found["State"]["Status"] == "created":
@@ -118,7 +108,7 @@ class Docker:
                         )
             folder = root / str(number)
             _remove_others(client, root)
-            self._prepare(folder, argv, env)
+            self._prepare(folder, command, env)
             self._create(client, folder)
             self._start(client, folder)
         return str(folder)
@@ -139,9 +129,6 @@ class Docker:
                 looks[job] = Look(status, lines, end, id=found["Id"][:12] if found else "")
         return looks
 
-    def log(self, job: str) -> Iterator[str]:
-        return whole_log(Path(job))
-
     def cancel(self, jobs_: Sequence[str]) -> None:
         with self._asking() as client:
             self._stop(client, [Path(job) for job in jobs_])
@@ -155,18 +142,10 @@ class Docker:
         with self._asking() as client:
             _remove(client, _container_name(Path(job)))
 
-    def fetch(self, folder: str, into: Path) -> None:
-        """It is here."""
-
-    def _prepare(self, folder: Path, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    def _prepare(self, folder: Path, command: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """Write what the command needs; done again, over what somebody who was cut off has written."""
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            command = {"argv": list(argv), "env": self.profile.plain_env}
-            if argv[0] == "evalcore":
-                # Not what lies in the image's working folder goes before PYTHONPATH.
-                command["argv"] = ["python3", "-P", "-m", "evalcore.cli", *argv[1:]]
-                command["env"] = self._environment()
             write_file(folder / jobs.COMMAND, json.dumps(command) + "\n")
             write_file(folder / "supervise.py", _supervisor())
             # So that the disk it fills cannot keep a command from having a result.
@@ -182,11 +161,15 @@ class Docker:
         except OSError as error:
             raise JobError(f"{folder}: cannot be made for the container's user: {error.strerror}") from error
 
-    def _environment(self) -> dict[str, str]:
-        """What evalcore finds in a container where it is here, too."""
-        # A user without a home in the image would have "/", where it may not write.
+    def _command(self, argv: Sequence[str]) -> dict[str, Any]:
+        if argv[0] != "evalcore":
+            return {"argv": list(argv), "env": self.profile.plain_env}
+        # What it finds in the container where it is here, too. A user without a home in the image would have
+        # "/", where it may not write.
         kept = {name: str(folder) for name, folder in _kept().items()}
-        return {"HOME": "/tmp", **kept, **self.profile.plain_env, "PYTHONPATH": _CODE}
+        env = {"HOME": "/tmp", **kept, **self.profile.plain_env, "PYTHONPATH": _CODE}
+        # Not what lies in the image's working folder goes before PYTHONPATH.
+        return {"argv": ["python3", "-P", "-m", "evalcore.cli", *argv[1:]], "env": env}
 
     def _code(self) -> Path:
         """This version of evalcore, unpacked once."""
@@ -205,15 +188,15 @@ class Docker:
         for path in kept:
             path.mkdir(parents=True, exist_ok=True)
         gpus = [DeviceRequest(count=profile.gpus, capabilities=[["gpu"]])] if profile.gpus else None
-        mounts = [m if ":" in m else f"{m}:{m}" for m in profile.mounts]
         host = client.create_host_config(
             # The other jobs' folders, which may hold their secrets, are not in it.
-            binds=[
-                *mounts,
-                *(f"{path}:{path}" for path in (*kept, self._results, folder)),
-                f"{self._code()}:{_CODE}:ro",
+            mounts=[
+                *map(_mount, profile.mounts),
+                *(_mount(str(path)) for path in (*kept, self._results)),
+                Mount(str(self.root), None, type="tmpfs", tmpfs_size=1 << 16, tmpfs_mode=0o755),
+                _mount(str(folder)),
+                _mount(f"{self._code()}:{_CODE}:ro"),
             ],
-            tmpfs={str(self.root): "size=64k,mode=755"},
             device_requests=gpus,
             shm_size=profile.shm_size,
             mem_limit=profile.memory,
@@ -260,8 +243,9 @@ class Docker:
             for said in client.pull(repository, tag, stream=True, decode=True):
                 if "error" in said:
                     raise Unreachable(f"docker: pulling {image}: {said['error']}")
-        except NotFound as error:
-            raise JobError(f"docker: pulling {image}: {error.explanation}") from error
+        except APIError as error:
+            kind = JobError if error.status_code == 404 else Unreachable
+            raise kind(f"docker: pulling {image}: {error.explanation}") from error
 
     def _start(self, client: APIClient, folder: Path) -> None:
         name = _container_name(folder)
@@ -331,6 +315,12 @@ def _status(folder: Path, found: Mapping[str, Any] | None) -> Status:
     if 0 < ended < 128:
         return Status(State.FAILED, exit_code=ended, detail=f"its container ended with exit code {ended}")
     return Status(State.LOST)
+
+
+def _mount(text: str) -> Mount:
+    """A mount as a profile writes it. Of a source that is not there the engine says so, and makes no folder."""
+    source, target, options = [*text.split(":"), "", ""][:3]
+    return Mount(target or source, source, type="bind", read_only=options == "ro")
 
 
 def _kept() -> dict[str, Path]:

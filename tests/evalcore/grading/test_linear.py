@@ -92,7 +92,9 @@ def test_math_compares_text_in_linear_time() -> None:
 
 
 def test_the_measure_itself_knows_quadratic_time() -> None:
-    assert not grows_linearly(lambda length: sum(1 for _ in range(length * length // 250)))
+    # More than once: a busy machine can slow the shorter one down.
+    trials = (grows_linearly(lambda length: sum(1 for _ in range(length * length // 250))) for _ in range(5))
+    assert not all(trials)
 
 
 def test_a_megabyte_without_a_line_end() -> None:

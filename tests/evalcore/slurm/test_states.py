@@ -41,6 +41,10 @@ def facts(said: str | None, result: dict[str, Any] | None = None, **more: Any) -
         ("NODE_FAIL", DONE, State.SUCCEEDED, "succeeded"),
         ("COMPLETED", FAILED, State.FAILED, "failed with exit code 3"),
         ("COMPLETED", KILLED, State.KILLED, "killed by SIGKILL"),
+        (None, KILLED, State.KILLED, "killed by SIGKILL"),
+        # Why, Slurm says when it is over.
+        ("RUNNING", KILLED, State.RUNNING, "RUNNING"),
+        ("COMPLETING", KILLED, State.RUNNING, "COMPLETING"),
         ("OUT_OF_MEMORY 0:125", KILLED, State.FAILED, "OUT_OF_MEMORY"),
         # Told to stop: Slurm knows why, once it is over.
         ("COMPLETING", STOPPED, State.RUNNING, "COMPLETING"),
