@@ -217,7 +217,7 @@ def test_an_image_that_cannot_be_had(
     [
         ({"memory": "1k"}, "memory limit"),
         ({"gpus": 1}, "gpu"),
-        ({"mounts": ["/nowhere/at/all:/nowhere"]}, "/nowhere/at/all"),
+        ({"mounts": ["/proc/nowhere:/nowhere"]}, "/proc/nowhere"),
     ],
 )
 def test_what_the_engine_refuses_is_said_and_not_tried_again(
