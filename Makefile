@@ -18,11 +18,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setdemo-slurm: $(INSTALLED) ## the same on a real Slurm of two nodes through SSH (as root)
-	@$(BIN)/python include/demo/packages.py
-	@$(BIN)/python include/demo/demo.py --slurm
-
-up: $(INSTALLED) ## create .venv from the lock (every other target does it too)
+setup: $(INSTALLED) ## create .venv from the lock (every other target does it too)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
