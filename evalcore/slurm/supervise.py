@@ -14,9 +14,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 _RESULT_BYTES = 512
+_RESULT_PATIENCE = 60.0
 _POLL = 0.5
 
 
@@ -97,10 +99,21 @@ def _secrets(path: str) -> dict[str, str]:
 def _write(path: str, result: dict[str, Any]) -> int:
     """Write the result in place, where there is room for it on the fullest disk; return the job's exit code."""
     line = json.dumps(result).encode().ljust(_RESULT_BYTES - 1) + b"\n"
-    with open(path, "r+b") as stream:
-        stream.write(line)
-        stream.flush()
-        os.fsync(stream.fileno())
+    deadline = time.monotonic() + _RESULT_PATIENCE
+    while True:
+        try:
+            with open(path, "r+b") as stream:
+                stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
+            break
+        except OSError as error:
+            # btrfs and ZFS want new room for what replaces old: on a full disk, wait for some. Without a result
+            # Slurm's word counts, and that must not be an exit code which the command did not have.
+            if time.monotonic() > deadline:
+                print(f"evalcore: cannot write {path}: {error.strerror}", flush=True)
+                break
+        time.sleep(_POLL)
     return int(result["exit_code"] if result["exit_code"] is not None else 128 + result["signal"])
 
 
