@@ -110,7 +110,7 @@ def submit(
 def look(jobs: dict[str, int]) -> Json:
     """The facts of attempts, by folder, each with its log from an offset on; one squeue and one sacct for all."""
     ids = {folder: _read(folder, ID) for folder in jobs}
-    states, trouble = _states([number for number in ids.values() if number])
+    states, trouble, is_queue_known = _states([number for number in ids.values() if number])
     found = {}
     for folder, offset in jobs.items():
         number = ids[folder]
@@ -125,6 +125,7 @@ def look(jobs: dict[str, int]) -> Json:
         found[folder] = {
             "id": number,
             "states": {key: state for key, state in states.items() if _is_of(key, number)},
+            "is_queue_known": is_queue_known,
             "result": None if tasks else _result(folder),
             "results": results,
             "cancelled": os.path.exists(os.path.join(folder, CANCELLED)),
@@ -230,10 +231,10 @@ def files(folder: str, patterns: list[str]) -> Json:
     return {"files": found}
 
 
-def _states(numbers: list[str]) -> tuple[dict[str, Json], str]:
-    """State, exit code and reason of jobs, array tasks apart; and why that may not be all there is to know."""
+def _states(numbers: list[str]) -> tuple[dict[str, Json], str, bool]:
+    """State, exit code and reason of jobs, array tasks apart; why that may not be all; whether the queue answered."""
     if not numbers:
-        return {}, ""
+        return {}, "", True
     known: dict[str, Json] = {}
     trouble = []
     queue = _call(["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format=%i|%T|%r"])
@@ -244,14 +245,13 @@ def _states(numbers: list[str]) -> tuple[dict[str, Json], str]:
         number, state, reason = ([*line.strip().split("|", 2), "", ""])[:3]
         if number.split("_")[0] in wanted:
             known[number] = {"state": state, "reason": reason, "queued": True}
-    listed = {number.split("_")[0] for number in known}
-    # Array tasks that are over have left the queue while others are in it.
-    rest = [number for number in numbers if number not in listed or "_" in "".join(known)]
+    # Of an array only the tasks are listed, and those that are over have left the queue.
+    rest = [number for number in numbers if number not in known]
     if rest:
         ended, why = _accounted(rest)
         trouble += [why] if why else []
         known = {**ended, **known}
-    return known, "; ".join(trouble)
+    return known, "; ".join(trouble), queue.returncode == 0
 
 
 def _accounted(numbers: list[str]) -> tuple[dict[str, Json], str]:

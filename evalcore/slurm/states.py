@@ -102,7 +102,8 @@ def _decide(facts: Mapping[str, Any]) -> Status:
         return Status(State.FAILED, exit_code=int(code))
     if word == "FAILED" and signal not in ("", "0"):
         return Status(State.KILLED, signal=int(signal))
-    if facts["cancelled"] and not said.get("queued"):
+    # That nobody could be asked for it does not mean that it is gone.
+    if facts["cancelled"] and not said.get("queued") and (word or facts["is_queue_known"]):
         return Status(State.CANCELLED)
     if facts["lost"]:
         return Status(State.LOST, detail="Slurm has not known it for too long")

@@ -25,6 +25,7 @@ def facts(said: str | None, result: dict[str, Any] | None = None, **more: Any) -
         "id": "7",
         "states": states,
         "result": result,
+        "is_queue_known": True,
         "cancelled": False,
         "lost": False,
         "command": {},
@@ -83,6 +84,12 @@ def test_what_we_cancelled_is_cancelled_by_us(said: str | None) -> None:
     assert decide(facts(said, cancelled=True)).state is State.CANCELLED
     assert decide(facts("RUNNING", cancelled=True)).state is State.RUNNING
     assert decide(facts("COMPLETED", DONE, cancelled=True)).state is State.SUCCEEDED
+
+
+def test_what_we_cancelled_is_not_gone_because_nobody_could_be_asked() -> None:
+    found = decide(facts(None, cancelled=True, is_queue_known=False))
+    assert (found.state, found.detail) == (State.RUNNING, f"{UNKNOWN} (not listed)")
+    assert decide(facts("COMPLETED", cancelled=True, is_queue_known=False)).state is State.CANCELLED
 
 
 def test_a_job_that_was_given_up_is_lost_unless_it_says_otherwise() -> None:
