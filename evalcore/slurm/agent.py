@@ -24,6 +24,7 @@ what they mean is decided where they are asked for. The folder of a job's attemp
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import hashlib
@@ -41,10 +42,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 BOOT = (
-    "import sys; source, _, request = sys.stdin.buffer.read().partition(bytes(1));"
+    "import json, sys; source, _, request = sys.stdin.buffer.read().partition(bytes(1));"
     " exec(compile(source, 'agent', 'exec'), {'__name__': 'agent', 'REQUEST': request})"
+    " if sys.version_info >= (3, 9) else"
+    " print(json.dumps({'error': 'python3 is %d.%d, and 3.9 is needed' % sys.version_info[:2], 'kind': 'rejected'}))"
 )
-"""The program that reads this file and a request."""
+"""The program that reads this file and a request; for any Python 3."""
 
 COMMAND, SECRETS, SUPERVISOR, SCRIPT = "command.json", "secrets.json", "supervise.py", "script.sh"
 ID, LOG, RESULT, LOCK = "id", "log.txt", "result.json", "lock"
@@ -55,6 +58,8 @@ _SLURM_SECONDS = 60  # for one command of Slurm's; a controller that is down tak
 _LOCK_SECONDS = 90
 _LOG_BYTES = 1 << 15
 _NO_SLURMDBD = "accounting storage is disabled"
+# What a folder answers that will not let us in later either. A full disk or quota may have room again.
+_PERMANENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 Json = dict[str, Any]
 
@@ -206,12 +211,6 @@ def unpack(folder: str, digest: str, archive: str, check: list[str]) -> Json:
     return {"new": True}
 
 
-def run(argv: list[str], env: dict[str, str], timeout: float) -> Json:
-    """Run a command here and now."""
-    done = _call(argv, env=env, timeout=timeout)
-    return {"code": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
-
-
 def files(folder: str, patterns: list[str]) -> Json:
     """Size and SHA-256 of the files that match patterns below a folder, by path relative to it."""
     import glob
@@ -323,7 +322,10 @@ def _of_task(name: str, task: int | None) -> str:
 def _result(folder: str, task: int | None = None) -> Json | None:
     """What the node wrote, once it is complete."""
     text = _read(folder, _of_task(RESULT, task))
-    return json.loads(text) if text else None
+    try:
+        return json.loads(text) if text else None
+    except ValueError:  # not all of it is here yet; the other jobs are looked at all the same
+        return None
 
 
 def _log(folder: str, offset: int, task: int | None = None) -> tuple[str, int]:
@@ -415,7 +417,6 @@ _DO: dict[str, Callable[..., Json]] = {
     "mark": mark,
     "cancel": cancel,
     "unpack": unpack,
-    "run": run,
     "files": files,
 }
 
@@ -428,7 +429,8 @@ def main(request: bytes) -> None:
     except Failure as failure:
         answer = {"error": str(failure), "kind": failure.kind}
     except OSError as error:
-        answer = {"error": "{}: {}".format(error.filename or "", error.strerror), "kind": "failed"}
+        kind = "rejected" if error.errno in _PERMANENT else "failed"
+        answer = {"error": "{}: {}".format(error.filename or "", error.strerror), "kind": kind}
     sys.stdout.write(json.dumps(answer) + "\n")
 
 
