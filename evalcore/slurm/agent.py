@@ -72,9 +72,7 @@ class Failure(Exception):
         self.kind = kind
 
 
-def submit(
-    folder: str, job_name: str, script: str, supervisor: str, command: Json, secrets: dict[str, str]
-) -> Json:
+def submit(folder: str, script: str, supervisor: str, command: Json, secrets: dict[str, str]) -> Json:
     """Submit an attempt once, whoever asks and however often; returns its id.
 
     A submission that was cut off is finished: by the id it left, else by the job's name, else anew.
@@ -89,7 +87,7 @@ def submit(
         known = _read(folder, ID)
         if known:
             return {"id": known, "new": False}
-        found = _by_name(job_name) if was_there else None
+        found = _by_name(_job_name(folder)) if was_there else None
         if found:
             _write(folder, ID, found)
             return {"id": found, "new": False}
@@ -102,11 +100,11 @@ def submit(
         # The lock is sbatch's too: if we die, nobody looks for the job before sbatch has come to an end.
         done = _call(["sbatch", "--parsable", path], pass_fds=lock)
         if done.returncode:
-            for task in command.get("tasks") or [None]:
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(folder, _of_task(SECRETS, task)))
             said = _one_line(done.stderr) or f"exit code {done.returncode}"
-            raise Failure("sbatch: " + said, "failed" if _is_outage(said) else "rejected")
+            if done.returncode < 0 or _is_outage(said):
+                raise Failure("sbatch: " + said)  # it may be in the queue all the same, and need its secrets
+            _forget_secrets(folder)
+            raise Failure("sbatch: " + said, "rejected")
         number = done.stdout.strip().split(";")[0]
         _write(folder, ID, number)
         return {"id": number, "new": True}
@@ -157,27 +155,34 @@ def missing(paths: list[str]) -> Json:
 
 
 def mark(folder: str, name: str) -> Json:
-    """Note something about an attempt."""
+    """Note something about an attempt that is over, or counts as such."""
     if name not in (CONSUMED, LOST):
         raise Failure(f"no such mark: {name}")
     _write(folder, name, "")
+    _forget_secrets(folder)
     return {}
 
 
 def cancel(folders: list[str]) -> Json:
-    """Stop jobs, also those still being submitted, and do not wait until they are gone."""
+    """Stop jobs, also those still being submitted or whose id was lost, and do not wait until they are gone."""
     numbers = []
+    folders = [folder for folder in folders if os.path.isdir(folder)]
     for folder in folders:
-        if not os.path.isdir(folder):
-            continue
         _write(folder, CANCELLED, "")
         with _locked(folder):
-            numbers += [number for number in [_read(folder, ID)] if number]
+            number = _read(folder, ID)
+            if not number and os.path.exists(os.path.join(folder, SCRIPT)):
+                number = _by_name(_job_name(folder)) or ""
+                if number:
+                    _write(folder, ID, number)
+            numbers += [number] if number else []
     if numbers:
         done = _call(["scancel", "--quiet", *numbers])
         # What is over cannot be cancelled, and need not be.
         if done.returncode and "Invalid job id" not in done.stderr:
             raise Failure("scancel: " + _one_line(done.stderr))
+    for folder in folders:
+        _forget_secrets(folder)  # one that was still waiting has not read them
     return {"ids": numbers}
 
 
@@ -308,9 +313,27 @@ def _is_of(key: str, number: str | None) -> bool:
     return number is not None and key.split("_")[0] == number
 
 
+def _job_name(folder: str) -> str:
+    """What Slurm calls an attempt: the header of its script has it from ``cluster``."""
+    return ".".join(folder.split("/")[-2:])
+
+
+def _forget_secrets(folder: str) -> None:
+    """Remove what a job has not read that never started."""
+    for name in os.listdir(folder):
+        if name.startswith(SECRETS.partition(".")[0]):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
+
+
 def _is_outage(said: str) -> bool:
+    """Whether a refusal is one for now: slurm_errno.c, and a full queue (``QOSMaxSubmitJobPerUserLimit``, …)."""
     return bool(
-        re.search(r"(?i)unable to contact|timed? ?out|connection|communication|socket|temporar", said)
+        re.search(
+            r"(?i)unable to contact|timed out|connection|communication|zero bytes|message (send|receive)|temporar"
+            r"|standby|munge|protocol authentication|MaxSubmitJob",
+            said,
+        )
     )
 
 

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from evalcore.backends import Look, Unreachable
 from evalcore.errors import ConfigError, JobError
+from evalcore.jobs import MAX_ATTEMPTS as MAX_KILLED
 from evalcore.jobs import State
 from evalcore.profiles import SlurmProfile
 from evalcore.slurm import agent, images, script
@@ -33,7 +34,10 @@ from evalcore.slurm.states import UNKNOWN, decide, decide_tasks
 from evalcore.terminal import without_controls
 
 MAX_ATTEMPTS = 10
-"""How often a job that the cluster stopped (time limit, preemption, lost node) goes on before that is a failure."""
+"""How often a job that the cluster stopped (time limit, preemption, lost node) goes on before that is a failure.
+
+One whose command a signal killed, which nothing on a cluster excuses, is tried ``jobs.MAX_ATTEMPTS`` times.
+"""
 
 _BROUGHT = ("manifest.json", "scorecard.json", "grades/*.jsonl", "judgements/*.jsonl")
 _SECONDS = 150.0  # for one request: some commands of Slurm's, each of which may wait for its controller
@@ -111,7 +115,7 @@ class Cluster:
     def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The job of that name: the attempt still of use, or a new one; returns its folder.
 
-        Of use is one that runs or whose result nobody consumed. One that the cluster stopped is followed by
+        Of use is one that runs or whose result nobody consumed. One that was stopped or killed is followed by
         the next, up to MAX_ATTEMPTS; a job of that name with another command is cancelled first.
 
         Args:
@@ -141,15 +145,20 @@ class Cluster:
         if fresh:
             folder, facts = fresh[0]
             status = decide(facts)
-            if facts["command"] and facts["command"]["argv"] != command["argv"]:
+            is_other = facts["command"] and facts["command"]["argv"] != command["argv"]
+            if is_other or (facts["cancelled"] and not facts["id"]):
                 self.cancel([folder])
             elif not facts["id"]:
                 number -= 1  # whoever submitted it was cut off
             elif not status.state.is_resumable:
                 return str(folder)
-            elif len(fresh) >= MAX_ATTEMPTS:
-                self.consume(folder)
-                raise JobError(f"job {name}: {status}, {len(fresh)} times in a row. Log: {folder}/log.txt")
+            else:
+                # Of older ones Slurm may have forgotten why they ended; what we cancelled is nobody's fault.
+                states = [decide(attempt).state for _, attempt in fresh]
+                tried = len(states) - states.count(State.CANCELLED)
+                if tried >= MAX_ATTEMPTS or states.count(State.KILLED) >= MAX_KILLED:
+                    self.consume(folder)
+                    raise JobError(f"job {name}: {status}, {tried} times in a row. Log: {folder}/log.txt")
         if array:
             # Tasks that are done are not done again, unless all were and somebody wants them so.
             newest = decide_tasks(listed[0][1]) if listed else {}
@@ -161,7 +170,6 @@ class Cluster:
         self._ask(
             "submit",
             folder=folder,
-            job_name=f"{name}.{number}",
             script=script.render(profile, f"{name}.{number}", folder, command.get("tasks", ())),
             supervisor=_source("supervise.py"),
             command=command,

@@ -1,0 +1,130 @@
+"""What the agent makes of Slurm's answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalcore.slurm import agent
+from fake_slurm import FakeSlurm
+
+
+def submit(folder: Path) -> agent.Json:
+    command = {"argv": ["true"], "env": {}}
+    return agent.submit(str(folder), "#!/bin/sh\n", "", command, {"KEY": "k"})
+
+
+def answer(capsys: pytest.CaptureFixture[str], **request: Any) -> Any:
+    agent.main(json.dumps(request).encode())
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind", "secrets"),
+    [
+        ("echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1", "failed", True),
+        (
+            "echo 'Batch job submission failed: Zero Bytes were transmitted or received' >&2; exit 1",
+            "failed",
+            True,
+        ),
+        ("echo 'Slurm backup controller in standby mode' >&2; exit 1", "failed", True),
+        ("echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1", "failed", True),
+        ("kill -9 $$", "failed", True),
+        ("echo 'sbatch: error: Invalid --sockets-per-node' >&2; exit 255", "rejected", False),
+        ("echo 'Invalid account or account/partition combination' >&2; exit 1", "rejected", False),
+    ],
+)
+def test_a_refusal_is_final_or_for_now(
+    slurm: FakeSlurm, tmp_path: Path, refused: str, kind: str, secrets: bool
+) -> None:
+    slurm.set("sbatch", refused)
+    with pytest.raises(agent.Failure, match="sbatch: ") as failure:
+        submit(tmp_path / "eval" / "1")
+    assert failure.value.kind == kind
+    # What may be in the queue all the same has to find its secrets.
+    assert (tmp_path / "eval" / "1" / "secrets.json").exists() is secrets
+
+
+def test_a_job_that_never_starts_leaves_no_secrets(slurm: FakeSlurm, tmp_path: Path) -> None:
+    cancelled, failed = tmp_path / "eval" / "1", tmp_path / "eval" / "2"
+    for folder in (cancelled, failed):
+        submit(folder)
+        assert (folder / "secrets.json").exists()
+    agent.cancel([str(cancelled)])
+    agent.mark(str(failed), "consumed")
+    assert not list(tmp_path.glob("eval/*/secrets*"))
+
+
+def test_a_job_whose_id_was_lost_is_cancelled_by_its_name(slurm: FakeSlurm, tmp_path: Path) -> None:
+    folder = tmp_path / "eval" / "1"
+    submit(folder)
+    (folder / "id").unlink()
+    slurm.set("squeue", 'case "$*" in *"--name eval.1 "*) echo 4711;; esac')
+    assert agent.cancel([str(folder)]) == {"ids": ["4711"]}
+    assert "scancel --quiet 4711" in slurm.calls
+
+
+def test_it_is_not_cancelled_while_nobody_knows_whether_it_was_submitted(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    folder = tmp_path / "eval" / "1"
+    submit(folder)
+    (folder / "id").unlink()
+    slurm.set("squeue", "exit 1")
+    with pytest.raises(agent.Failure, match="squeue"):
+        agent.cancel([str(folder)])
+    assert (folder / "secrets.json").exists()
+
+
+def test_a_queue_that_does_not_answer_is_no_empty_one(slurm: FakeSlurm, tmp_path: Path) -> None:
+    folder = tmp_path / "eval" / "1"
+    submit(folder)
+    assert agent.look({str(folder): 0})["jobs"][str(folder)]["is_queue_known"]
+    slurm.set("squeue", "exit 1")
+    assert not agent.look({str(folder): 0})["jobs"][str(folder)]["is_queue_known"]
+
+
+def test_one_torn_result_does_not_hide_the_other_jobs(slurm: FakeSlurm, tmp_path: Path) -> None:
+    torn, whole = tmp_path / "eval" / "1", tmp_path / "eval" / "2"
+    for folder in (torn, whole):
+        submit(folder)
+    (torn / "result.json").write_text('{"exit_code": 0, "sig')
+    (whole / "result.json").write_text('{"exit_code": 0, "signal": null, "terminated": false}\n')
+    found = agent.look({str(torn): 0, str(whole): 0})["jobs"]
+    assert found[str(torn)]["result"] is None
+    assert found[str(whole)]["result"]["exit_code"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(PermissionError(13, "Permission denied"), "rejected"), (OSError(28, "No space left"), "failed")],
+)
+def test_a_folder_that_will_not_let_us_in_is_not_asked_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, kind: str
+) -> None:
+    def makedirs(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(agent.os, "makedirs", makedirs)
+    arguments = {"folder": "/lustre/x/1", "script": "", "supervisor": "", "command": {}, "secrets": {}}
+    assert answer(capsys, do="submit", **arguments)["kind"] == kind
+
+
+@pytest.mark.parametrize(("version", "said"), [((3, 9), "ok"), ((3, 6), "error")])
+def test_an_old_python_says_so(version: tuple[int, int], said: str) -> None:
+    program = f"import sys; sys.version_info = {version}; {agent.BOOT}"
+    source = Path(agent.__file__).read_bytes()
+    if said == "error":
+        source = b"this is no python of that time"
+    request = source + b"\0" + json.dumps({"do": "missing", "paths": []}).encode()
+    done = subprocess.run([sys.executable, "-c", program], input=request, capture_output=True, check=True)
+    found = json.loads(done.stdout)
+    assert next(iter(found)) == said
+    if said == "error":
+        assert found == {"error": "python3 is 3.6, and 3.9 is needed", "kind": "rejected"}
