@@ -15,7 +15,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from evalcore.backends import Backend, Look
+from evalcore.backends import Backend, Look, Unreachable
+from evalcore.slurm.cluster import Cluster
 from hooks.backends import backend
 
 MAX_UNREACHABLE = 24 * 3600.0
@@ -26,6 +27,8 @@ MAX_UNKNOWN = 600.0
 
 MAX_LINES = 10
 """Lines of the job's log that one poll repeats in the task's log; the job's own log has them all."""
+
+_CANCEL_AGAIN = 2.0
 
 
 class JobTrigger(BaseTrigger):
@@ -75,6 +78,7 @@ class JobTrigger(BaseTrigger):
                 if now - answered > MAX_UNREACHABLE:
                     raise look
                 trouble = self._say(str(look), trouble)
+                known = now  # nor that a scheduler has lost it
                 continue
             answered = now
             trouble = self._say(look.trouble, trouble)
@@ -85,8 +89,11 @@ class JobTrigger(BaseTrigger):
             if not look.is_unknown:
                 known = now
             elif now - known > MAX_UNKNOWN:
-                await asyncio.to_thread(poller.backend.give_up, self.job)
-                break
+                try:
+                    await asyncio.to_thread(poller.backend.give_up, self.job)
+                    break
+                except Unreachable as error:  # at the next look, then
+                    trouble = self._say(str(error), trouble)
             if look.status.state.is_over:
                 break
         yield TriggerEvent({"job": self.job})
@@ -94,7 +101,13 @@ class JobTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         # Not on a restart of the triggerer: then the next one goes on watching the same job.
         self.log.info("Task was cleared or marked: cancelling job %s", self.job)
-        await asyncio.to_thread(_poller(self.cluster, self.jobs_folder).backend.cancel, [self.job])
+        runs_at = _poller(self.cluster, self.jobs_folder).backend
+        while True:  # Airflow ends it, after [triggerer] on_kill_timeout
+            try:
+                return await asyncio.to_thread(runs_at.cancel, [self.job])
+            except Unreachable as error:
+                self.log.warning("Cannot cancel job %s (%s); trying again", self.job, error)
+            await asyncio.sleep(_CANCEL_AGAIN)
 
     def _say(self, trouble: str, said: str) -> str:
         """Log why looks fail, once for each reason; return what was said."""
@@ -163,8 +176,10 @@ _pollers: dict[tuple[str, str], _Poller] = {}
 
 
 def _poller(cluster: str, jobs_folder: str) -> _Poller:
-    """The one poller of a cluster in this process."""
+    """The one poller of a cluster in this process, whatever folder of results its jobs are for."""
     key = (cluster, jobs_folder)
     if key not in _pollers:
-        _pollers[key] = _Poller(backend(cluster, jobs_folder))
+        runs_at = backend(cluster, jobs_folder)
+        shared = (cluster, "") if isinstance(runs_at, Cluster) else key
+        _pollers[key] = _pollers.setdefault(shared, _Poller(runs_at))
     return _pollers[key]

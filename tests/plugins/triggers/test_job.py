@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -121,6 +121,79 @@ async def test_it_repeats_the_last_new_lines_of_the_log(tmp_path: Path) -> None:
     last = [str(n) for n in range(101 - job_trigger.MAX_LINES, 101)]
     assert lines == ["(90 lines more in the job's log)", *last]
     assert ended == f"Job {job}: succeeded"
+
+
+class Away(Local):
+    """A backend that cannot be told anything the first time.
+
+    looks: what each finds: ``.`` a job that runs, ``?`` one that it has lost, ``x`` one that is over, or ``!``.
+    """
+
+    def __init__(self, root: Path, looks: str = "") -> None:
+        super().__init__(root)
+        self.looks = iter(looks)
+        self.told: list[str] = []
+
+    def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
+        if (found := next(self.looks)) == "!":
+            raise Unreachable("away")
+        state = jobs.State.SUCCEEDED if found == "x" else jobs.State.RUNNING
+        return {job: Look(jobs.Status(state), [], 0, is_unknown=found == "?") for job in offsets}
+
+    def give_up(self, job: str) -> None:
+        self._tell("give up")
+
+    def cancel(self, jobs_: Sequence[str]) -> None:
+        self._tell("cancel")
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if len(self.told) == 1:
+            raise Unreachable("not now")
+
+
+def watch(away: Away, monkeypatch: pytest.MonkeyPatch) -> JobTrigger:
+    monkeypatch.setattr(job_trigger, "backend", lambda cluster, folder: away)
+    return JobTrigger("/jobs/a/1", jobs_folder=str(away.root), poll_interval=0.02)
+
+
+async def test_a_job_is_not_lost_because_nobody_could_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_trigger, "MAX_UNKNOWN", 0.3)
+    away = Away(tmp_path, "." + "!" * 25 + "?x")
+    await fire(watch(away, monkeypatch))
+    assert not away.told
+
+
+async def test_a_job_that_stays_unknown_is_given_up_as_soon_as_that_can_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_trigger, "MAX_UNKNOWN", 0.1)
+    away = Away(tmp_path, "?" * 1000)
+    await fire(watch(away, monkeypatch))
+    assert away.told == ["give up", "give up"]
+
+
+async def test_a_cancellation_that_does_not_arrive_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_trigger, "_CANCEL_AGAIN", 0.01)
+    away = Away(tmp_path)
+    await watch(away, monkeypatch).on_kill()
+    assert away.told == ["cancel", "cancel"]
+
+
+def test_a_cluster_has_one_poller_for_all_folders_of_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = tmp_path / "env.toml"
+    env.write_text('[here]\nexecutor = "slurm"\nremote_job_dir = "/lustre/me"\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(env))
+    monkeypatch.setattr(job_trigger, "_pollers", {})
+    assert job_trigger._poller("here", "/a/.jobs") is job_trigger._poller("here", "/b/.jobs")
+    # A folder of local jobs is a backend of its own.
+    assert job_trigger._poller("local", "/a/.jobs") is not job_trigger._poller("local", "/b/.jobs")
 
 
 class Failing(Local):
