@@ -7,9 +7,9 @@ Finished(code=0, stdout=b'login01\n', stderr=b'')
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from airflow.providers.ssh.hooks.ssh import SSHHook
@@ -21,10 +21,10 @@ from evalcore.errors import JobError
 from evalcore.profiles import SlurmProfile
 from evalcore.slurm.shell import Finished
 
-log = logging.getLogger(__name__)
-
 _CONNECT_SECONDS = 20
 _KEEPALIVE_SECONDS = 15
+_STALLED_SECONDS = 60.0
+_REFUSALS = ("Authentication failed", "Host key", "not found in known_hosts")
 
 
 class SshShell:
@@ -46,18 +46,29 @@ class SshShell:
             JobError: the host refuses us, or is not the one that is known.
         """
         with self._lock, self._unreachable_if_it_breaks():
-            return _run(self._connected(), command, stdin, timeout)
+            client = self._connected()
+            with _closed_after(timeout + _CONNECT_SECONDS, client):
+                return _run(client, command, stdin, timeout)
 
     def get(self, remote: str, local: str) -> None:
         """Copy a file from there, checked by its size."""
-        with self._lock, self._unreachable_if_it_breaks(), self._connected().open_sftp() as sftp:
-            sftp.get(remote, local)
+        with self._lock, self._unreachable_if_it_breaks():
+            client = self._connected()
+            with _closed_after(_CONNECT_SECONDS, client):
+                sftp = client.open_sftp()
+            with sftp:
+                sftp.get_channel().settimeout(_STALLED_SECONDS)
+                sftp.get(remote, local)
 
     def close(self) -> None:
         """End the connection; the next command makes another."""
         client, self._client = self._client, None
         if client:
             client.close()
+
+    def __del__(self) -> None:
+        # paramiko's thread would keep the connection for as long as this process lives.
+        self.close()
 
     def _connected(self) -> SSHClient:
         transport = self._client.get_transport() if self._client else None
@@ -69,20 +80,27 @@ class SshShell:
                 "port": self.profile.port,
                 "key_file": self.profile.identity,
             }
-            hook = SSHHook(
-                ssh_conn_id=self.profile.ssh_conn_id,
-                conn_timeout=_CONNECT_SECONDS,
-                banner_timeout=_CONNECT_SECONDS,
-                auth_timeout=_CONNECT_SECONDS,
-                keepalive_interval=_KEEPALIVE_SECONDS,
-                conn_retry_attempts=1,
-                **{name: value for name, value in given.items() if value is not None},
-            )
-            self._client = hook.get_conn()
+            try:
+                hook = SSHHook(
+                    ssh_conn_id=self.profile.ssh_conn_id,
+                    conn_timeout=_CONNECT_SECONDS,
+                    banner_timeout=_CONNECT_SECONDS,
+                    auth_timeout=_CONNECT_SECONDS,
+                    keepalive_interval=_KEEPALIVE_SECONDS,
+                    conn_retry_attempts=1,
+                    **{name: value for name, value in given.items() if value is not None},
+                )
+                self._client = hook.get_conn()
+            except (
+                FileNotFoundError,
+                PermissionError,
+                ValueError,
+            ) as error:  # a key that is not there, or wrong
+                raise JobError(f"cluster {self.profile.name}: cannot log in: {error}") from error
         return self._client
 
     @contextlib.contextmanager
-    def _unreachable_if_it_breaks(self) -> Any:
+    def _unreachable_if_it_breaks(self) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, PermissionError):
@@ -91,9 +109,22 @@ class SshShell:
             self.close()
             where = self.profile.host or self.profile.ssh_conn_id
             said = str(error).strip() or type(error).__name__
-            if "Authentication failed" in said or "Host key" in said or "not found in known_hosts" in said:
+            # paramiko says that authentication failed, too, of a host that hung up meanwhile.
+            if "transport shut down" not in said and any(refusal in said for refusal in _REFUSALS):
                 raise JobError(f"cluster {self.profile.name}: {where} refuses the login: {said}") from error
             raise Unreachable(f"{where}: {said}") from error
+
+
+@contextlib.contextmanager
+def _closed_after(seconds: float, client: SSHClient) -> Iterator[None]:
+    """Close a connection that has stuck by then: where a host is to answer, paramiko may wait without end."""
+    timer = threading.Timer(seconds, client.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _run(client: SSHClient, command: str, stdin: bytes, timeout: float) -> Finished:

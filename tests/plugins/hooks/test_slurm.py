@@ -1,0 +1,119 @@
+"""The way to a login node that misbehaves; tests/e2e/test_slurm.py has a real sshd."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import paramiko
+import pytest
+
+from evalcore.backends import Unreachable
+from evalcore.errors import JobError
+from evalcore.profiles import SlurmProfile
+from hooks import slurm
+from hooks.slurm import SshShell
+from waiting import until
+
+KEY = paramiko.ECDSAKey.generate()
+
+
+class Login(paramiko.ServerInterface):
+    """Lets everybody in who says so, and answers no request."""
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self.transport = transport
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        if password == "hang-up":
+            self.transport.close()
+        return paramiko.AUTH_SUCCESSFUL if password == "right" else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        time.sleep(30)
+        return False
+
+    def check_channel_subsystem_request(self, channel: paramiko.Channel, name: str) -> bool:
+        time.sleep(30)
+        return False
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where it listens."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                accepted, _ = listener.accept()
+            except OSError:
+                return
+            transport = paramiko.Transport(accepted)
+            transport.add_server_key(KEY)
+            transport.start_server(event=threading.Event(), server=Login(transport))
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def shell(monkeypatch: pytest.MonkeyPatch, port: int, password: str = "right", extra: str = "") -> SshShell:
+    key = quote(f"{KEY.get_name()} {KEY.get_base64()}", safe="")
+    address = f"ssh://me:{password}@127.0.0.1:{port}/?host_key={key}&look_for_keys=false{extra}"
+    monkeypatch.setenv("AIRFLOW_CONN_LOGIN", address)
+    monkeypatch.setattr(slurm, "_CONNECT_SECONDS", 2)
+    return SshShell(
+        SlurmProfile(
+            name="c", executor="slurm", tunnel="ssh", ssh_conn_id="login", remote_job_dir="/lustre/me"
+        )
+    )
+
+
+@pytest.mark.parametrize("way", ["run", "get"])
+def test_a_login_node_that_stops_answering_holds_nobody_for_ever(
+    monkeypatch: pytest.MonkeyPatch, port: int, tmp_path: Path, way: str
+) -> None:
+    to_it = shell(monkeypatch, port)
+    began = time.monotonic()
+    asked = {
+        "run": lambda: to_it.run("hostname", b"", timeout=0.5),
+        "get": lambda: to_it.get("/etc/hostname", str(tmp_path / "copy")),
+    }
+    with pytest.raises(Unreachable):
+        asked[way]()
+    assert time.monotonic() - began < 25
+
+
+def test_who_hangs_up_while_we_log_in_has_not_refused_us(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    with pytest.raises(Unreachable, match="transport shut down"):
+        shell(monkeypatch, port, "hang-up").run("hostname", b"", timeout=5)
+    with pytest.raises(JobError, match="cluster c: login refuses the login: "):
+        shell(monkeypatch, port, "wrong").run("hostname", b"", timeout=5)
+
+
+def test_a_key_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    with pytest.raises(JobError, match=r"cluster c: cannot log in: .*no-such-key"):
+        shell(monkeypatch, port, extra="&key_file=/no-such-key").run("hostname", b"", timeout=5)
+
+
+def test_a_connection_ends_with_its_shell(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    to_it = shell(monkeypatch, port)
+    transport = to_it._connected().get_transport()
+    assert transport is not None
+    assert transport.is_active()
+    del to_it
+    gc.collect()
+    until(lambda: not transport.is_active(), "its end", timeout=20)
