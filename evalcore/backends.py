@@ -125,7 +125,7 @@ class Local(Folders):
         for job, offset in offsets.items():
             try:
                 status = jobs.status(Path(job))
-                lines, end = jobs.read_log(Path(job), offset, LOG_BYTES)
+                lines, end = _end_of_log(Path(job), offset)
             except (OSError, JobError) as error:
                 # A look that failed says nothing of the job, of which files may be away for a while.
                 raise Unreachable(str(error)) from error
@@ -141,6 +141,13 @@ class Local(Folders):
 
     def consume(self, job: str) -> None:
         jobs.consume(Path(job))
+
+
+def _end_of_log(folder: Path, offset: int) -> jobs.LogLines:
+    """What follows an offset; of much only the end, where a command says why it failed."""
+    file = folder / jobs.LOG
+    size = file.stat().st_size if file.exists() else 0
+    return jobs.read_log(folder, max(offset, size - LOG_BYTES), LOG_BYTES)
 
 
 def _pieces(folder: Path) -> Iterator[str]:

@@ -276,14 +276,6 @@ def tail(folder: Path, lines: int = 20) -> list[str]:
         return [_clean(line) for line in stream.read(_TAIL_BYTES).splitlines()[-lines:]]
 
 
-def reason(folder: Path) -> str:
-    """Why a job did not succeed, in one line: the command's own last error, else its last line."""
-    lines = [line for line in tail(folder, 200) if line.strip()]
-    errors = [line for line in lines if line.startswith("evalcore: error: ")]
-    last = errors[-1].removeprefix("evalcore: error: ") if errors else lines[-1] if lines else "no output"
-    return last[:500] if errors else f"{status(folder)}: {last[:500]}"
-
-
 def _attempts(job: Path) -> Iterator[Path]:
     """The attempts of a job, newest first."""
     numbers = [int(f.name) for f in job.iterdir() if f.name.isdigit()] if job.is_dir() else []

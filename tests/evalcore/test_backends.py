@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from evalcore import jobs
+from evalcore.backends import LOG_BYTES, Local, Look, reason
+from waiting import until
+
+
+def ended(root: Path, script: str) -> Look:
+    local = Local(root)
+    job = local.ensure("a", ["bash", "-c", script], os.environ)
+    until(lambda: local.look({job: 0})[job].status.state.is_over)
+    return local.look({job: 0})[job]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo evalcore: error: gsm8k: no such file; echo bye; exit 3", "gsm8k: no such file"),
+        ("echo KeyError; exit 1", "failed with exit code 1: KeyError"),
+        ("exit 1", "failed with exit code 1: no output"),
+    ],
+)
+def test_the_reason_is_the_commands_last_error_or_its_status_and_last_line(
+    tmp_path: Path, script: str, said: str
+) -> None:
+    assert reason(ended(tmp_path, script)) == said
+
+
+def test_of_a_long_log_its_end_is_returned(tmp_path: Path) -> None:
+    found = ended(tmp_path, f"seq 1 {LOG_BYTES}; echo evalcore: error: too long; exit 1")
+    assert reason(found) == "too long"
+    assert found.log[-2] == str(LOG_BYTES)
+    assert sum(len(line) + 1 for line in found.log) <= LOG_BYTES
+    job = jobs.latest(tmp_path, "a")
+    assert job is not None
+    again = Local(tmp_path).look({str(job): found.offset})[str(job)]
+    assert (again.log, again.offset) == ([], found.offset), "nothing is returned twice"
