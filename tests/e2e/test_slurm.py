@@ -86,6 +86,13 @@ def running(cluster: Cluster, job: str) -> Look:
     return look(cluster, job)
 
 
+def is_seen(cluster: Cluster, job: str) -> bool:
+    try:
+        return look(cluster, job).status.state is State.RUNNING
+    except Unreachable:
+        return False
+
+
 def submissions(slurm: Slurm, name: str) -> int:
     """How many jobs Slurm has ever had of a job's attempts."""
 
@@ -260,6 +267,8 @@ def test_a_connection_cut_after_the_job_was_accepted(cluster: Cluster, slurm: Sl
             break
         except Unreachable:
             cluster.shell = shell
+    # Where sbatch was quicker than the cut, it is a look that meets it.
+    until(lambda: is_seen(cluster, job), "another connection")
     assert running(cluster, job).id
     assert submissions(slurm, name) == 1
 
@@ -305,14 +314,7 @@ def test_looks_go_on_over_a_new_connection(cluster: Cluster, slurm: Slurm, name:
     job = cluster.ensure(name, ["sleep", "600"], {})
     running(cluster, job)
     slurm.cut_ssh()
-
-    def seen() -> bool:
-        try:
-            return look(cluster, job).status.state is State.RUNNING
-        except Unreachable:
-            return False
-
-    until(seen, "another connection")
+    until(lambda: is_seen(cluster, job), "another connection")
 
 
 def test_without_controller_nothing_changes(cluster: Cluster, slurm: Slurm, name: str) -> None:
