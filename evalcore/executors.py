@@ -133,10 +133,14 @@ Memory = Annotated[
 DockerMemory = Annotated[
     str, BeforeValidator(_text_of_number), _checked(r"\d+[bkmgBKMG]?", "a whole number and b, k, m or g: 16g")
 ]
+# By its name a job is found that lost its id; one that Slurm makes again itself has no secrets.
+_OURS = r"(export|job-name|output|open-mode|array|requeue|signal|wrap|parsable|test-only)\b"
 Sbatch = Annotated[
     str,
     _checked(
-        rf"--(?!export\b)[a-z][a-z-]*(={_PLAIN})?", "--option or --option=value (variables go into env)"
+        rf"--(?!{_OURS})[a-z][a-z-]*(={_PLAIN})?",
+        "--option or --option=value (variables go into env), and none that says how a job is found, told to stop "
+        "or made again",
     ),
 ]
 Environment = Annotated[

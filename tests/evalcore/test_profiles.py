@@ -223,7 +223,7 @@ def test_defaults_of_slurm(read: Read) -> None:
         ('batch_partition = "later"\npartition = "now"', "partition", "later"),
         ('gres = "gpu:a100:4"', "gres", "gpu:a100:4"),
         ('constraint = "a100|h100&ib"', "constraint", "a100|h100&ib"),
-        ('extra_sbatch = ["--nice=-5", "--requeue"]', "extra_sbatch", ("--nice=-5", "--requeue")),
+        ('extra_sbatch = ["--nice=-5", "--contiguous"]', "extra_sbatch", ("--nice=-5", "--contiguous")),
         ('account = ""', "account", None),
     ],
 )
@@ -256,6 +256,8 @@ def test_what_slurm_takes(read: Read, text: str, key: str, value: Any) -> None:
         ('extra_sbatch = ["-N 4"]', "c.extra_sbatch.0: expected --option"),
         ('extra_sbatch = ["--nice\\n#SBATCH --uid=0"]', "c.extra_sbatch.0: expected --option"),
         ('extra_sbatch = ["--export=ALL,A=1"]', "variables go into env"),
+        ('extra_sbatch = ["--job-name=mine"]', "none that says how a job is found"),
+        ('extra_sbatch = ["--requeue"]', "told to stop or made again"),
         ('env = {"A-B" = "1"}', "c.env: 'A-B' is no name of an environment variable"),
         ('env = {A = "1\\n2"}', "c.env: A has a newline"),
         ("env = {A = true}", "c.env.A: Input should be a valid string"),
