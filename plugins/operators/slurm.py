@@ -55,7 +55,7 @@ class SlurmSubmitOperator(JobOperator):
         command: Sequence[str] = (),
         script: str = "",
         options: Mapping[str, Any] | None = None,
-        array: int | Sequence[int] = (),
+        array: int | str | Sequence[int] = (),
         dependency: str = "",
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -80,8 +80,7 @@ class SlurmSubmitOperator(JobOperator):
         found = backend(self.cluster, self.jobs_folder)
         if not isinstance(found, Cluster):
             raise ConfigError(f"profile {self.cluster}: its executor is not slurm")
-        tasks = range(self.array) if isinstance(self.array, int) else self.array
-        return found.with_resources(dict(self.options or {}), self.dependency, tasks)
+        return found.with_resources(dict(self.options or {}), self.dependency, _tasks(self.array))
 
     def _environment(self) -> dict[str, str]:
         return environment(self.cluster) | dict(self.env or {})
@@ -90,3 +89,10 @@ class SlurmSubmitOperator(JobOperator):
         status = look.status
         told = {"id": look.id, "state": str(status.state), "exit_code": status.exit_code}
         context["ti"].xcom_push(XCOM_SLURM, told)
+
+
+def _tasks(array: int | str | Sequence[int]) -> Sequence[int]:
+    """The numbers of an array's tasks. A template renders a number of tasks as text."""
+    if isinstance(array, str) and not array.isdecimal():
+        raise ConfigError(f"array: expected a number of tasks, or their numbers, and not {array!r}")
+    return range(int(array)) if isinstance(array, int | str) else array

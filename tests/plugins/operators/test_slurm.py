@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from evalcore.slurm.cluster import Cluster
 from operators.job import JobFailed
 from operators.slurm import XCOM_SLURM, SlurmSubmitOperator
 from task_instance import TaskInstance
@@ -83,6 +84,7 @@ def test_a_script_that_fails_half_way_fails_the_task(cluster: Path) -> None:
         ({"options": {"nods": 2}}, "cluster here: nods: Extra inputs are not permitted"),
         ({"options": {"time": "soon"}}, "is no time limit"),
         ({"dependency": "afterok:1 --wrap=x"}, "extra_sbatch"),
+        ({"array": "1-4"}, "array: expected a number of tasks, or their numbers, and not '1-4'"),
         ({"cluster": "local"}, "profile local: its executor is not slurm"),
         ({"cluster": "nowhere"}, "unknown profile 'nowhere'"),
     ],
@@ -91,6 +93,14 @@ def test_what_cannot_be_submitted_fails_at_once(cluster: Path, options: dict[str
     task = SlurmSubmitOperator(task_id="train", **{"cluster": "here", "command": ["true"], **options})
     with pytest.raises(AirflowFailException, match=said):
         task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(("array", "tasks"), [(12, 12), ("12", 12), ([3, 5], 2), ((), 0)])
+def test_a_number_of_tasks_may_come_from_a_template(cluster: Path, array: Any, tasks: int) -> None:
+    task = SlurmSubmitOperator(task_id="train", cluster="here", command=["true"], array=array)
+    found = task._backend()
+    assert isinstance(found, Cluster)
+    assert len(found.array) == tasks
 
 
 @pytest.mark.parametrize("options", [{}, {"command": ["true"], "script": "true"}])
