@@ -331,10 +331,11 @@ def track(
     ] = None,
 ) -> None:
     from evalcore.config import Wandb
+    from evalcore.profiles import wandb_defaults
     from evalcore.track import track
 
     folders, overrides = folders_and_overrides(arguments)
-    wandb = section(Wandb, "wandb", overrides)
+    wandb = section(Wandb, "wandb", overrides, **wandb_defaults())
     pairs = [pair.split("=", 1) for pair in settings or []]
     if wrong := [pair for pair in pairs if len(pair) != 2]:
         raise ConfigError(f"--settings {wrong[0][0]!r}: expected BENCHMARK=ID")

@@ -4,8 +4,8 @@
 >>> [str(b) for b in config.benchmarks], config.inference.temperature
 (['tiny-arithmetic:8'], 0.6)
 
-Later wins: suite file, then options, then dotted overrides. A setting left out everywhere falls to the
-benchmark's own (``generation:`` in its YAML) and then to the defaults of ``Sampling``.
+Later wins: ``[wandb]`` of env.toml, suite file, options, dotted overrides. A setting left out everywhere falls
+to the benchmark's own (``generation:`` in its YAML) and then to the defaults of ``Sampling``.
 """
 
 from __future__ import annotations
@@ -206,6 +206,10 @@ class Wandb(Settings):
     entity: str | None = None
     mode: Literal["online", "offline", "disabled"] | None = None
 
+    def to_overrides(self) -> list[str]:
+        """As of any settings, and what is set to its default, too: env.toml may say something else."""
+        return list(_flatten(self.model_dump(mode="json", exclude_unset=True)))
+
 
 class EvalConfig(Settings):
     """One evaluation of one checkpoint.
@@ -249,11 +253,17 @@ class EvalConfig(Settings):
 def load_config(suite: str | None = None, *, overrides: Sequence[str] = (), **options: Any) -> EvalConfig:
     """Suite file, then options (those that are not None; nested mappings allowed), then dotted overrides.
 
+    Under all of them lies what env.toml says of W&B.
+
     Raises:
-        ConfigError: unknown suite, unknown key (lists the valid ones), or a value out of range.
+        ConfigError: unknown suite, unknown key (lists the valid ones), a value out of range, or an env.toml that
+            cannot be used.
     """
+    from evalcore.profiles import wandb_defaults  # here: it needs the models above
+
     from_suite = include.load("suites", suite)[1] if suite else {}
-    merged = _merge(from_suite, _without_none(options), _parse_overrides(overrides))
+    defaults = {"wandb": wandb_defaults()}
+    merged = _merge(defaults, from_suite, _without_none(options), _parse_overrides(overrides))
     merged.pop("description", None)  # a suite's own line for people
     return validated(EvalConfig, merged, "settings")
 

@@ -59,6 +59,7 @@ __all__ = [
     "describe",
     "load_profiles",
     "walltime_seconds",
+    "wandb_defaults",
 ]
 
 # Nemotron's sections that are no profiles.
@@ -235,6 +236,15 @@ def load_profiles(file: Path | None = None) -> Profiles:
     for name in profiles.names:
         profiles.chain(name)
     return profiles
+
+
+def wandb_defaults() -> dict[str, Any]:
+    """What ``[wandb]`` of env.toml sets, which lies under an evaluation's own settings.
+
+    Raises:
+        ConfigError: as ``load_profiles``.
+    """
+    return load_profiles().wandb.model_dump(exclude_unset=True)
 
 
 def describe(profiles: Profiles) -> str:

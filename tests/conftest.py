@@ -19,7 +19,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Prepared benchmarks go to a cache in HOME; tests bring their own.
 os.environ["EVALCORE_DATA"] = os.path.join(_FOLDER, "data")
 os.environ.pop("EVALCORE_INCLUDE", None)
-os.environ.pop("EVALCORE_ENV_TOML", None)
+# Nor is the env.toml of a developer's checkout read.
+os.environ["EVALCORE_ENV_TOML"] = os.devnull
 # A developer's own login must not reach a test's run.
 for name in ("WANDB_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HF_ENDPOINT"):
     os.environ.pop(name, None)

@@ -257,7 +257,9 @@ class Cluster:
 
     def _environment(self, code: str) -> dict[str, str]:
         data = f"{self.profile.remote_job_dir}/data"
-        return {"EVALCORE_DATA": data, **self.profile.plain_env, "PYTHONPATH": code}
+        # What env.toml says was planned with; another one there, in a home for instance, has no say.
+        ours = {"EVALCORE_DATA": data, "EVALCORE_ENV_TOML": "/dev/null"}
+        return {**ours, **self.profile.plain_env, "PYTHONPATH": code}
 
     def _ship(self, folder: str) -> None:
         sent = archive()

@@ -89,8 +89,9 @@ def _plan_there(config: EvalConfig, cluster: Cluster) -> Plan:
     from evalcore.plan import Plan
 
     there = config.model_copy(update={"results": cluster.profile.results})
+    asked = there.model_dump_json(exclude_unset=True).encode()  # its commands say what was said, and no more
     try:
-        said = cluster.run("evalcore.plan", stdin=there.model_dump_json().encode(), timeout=_PLAN_SECONDS)
+        said = cluster.run("evalcore.plan", stdin=asked, timeout=_PLAN_SECONDS)
     except Unreachable as error:
         raise JobError(f"cluster {cluster.profile.name}: {error}") from error
     return Plan.from_json(said)

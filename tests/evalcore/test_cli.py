@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from evalcore import arguments, cli, nemo_skills
+from evalcore.config import Wandb
 from evalcore.grading.pool import DEFAULT_TIMEOUT
 from evalcore.judge import JudgeSummary
 from evalcore.manifest import GENERATIONS
@@ -214,6 +216,51 @@ def test_track_leaves_out_what_another_evaluation_wrote(refused: Refused, tmp_pa
     summarize(write(tmp_path / "toy", manifest(1, 1), [Sample("a", 0, "1", True)]))
     assert "no scorecard.json" in refused("track", tmp_path, "--settings", "toy=0123456789ab")
     assert "expected BENCHMARK=ID" in refused("track", tmp_path, "--settings", "toy")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], Wandb(project="file", entity="team")),
+        (["wandb.project=mine"], Wandb(project="mine", entity="team")),
+        # What is the default elsewhere has to be said where env.toml says otherwise.
+        ([f"wandb.project={Wandb().project}", "wandb.entity=null"], Wandb()),
+    ],
+)
+def test_wandb_of_env_toml_counts_in_a_plan_and_in_the_command_it_prints(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str],
+    expected: Wandb,
+) -> None:
+    asked = tracking(monkeypatch)
+    (tmp_path / "env.toml").write_text('[wandb]\nproject = "file"\nentity = "team"\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(tmp_path / "env.toml"))
+    with contextlib.suppress(SystemExit):
+        cli.main(["plan", str(CHECKPOINT), "-c", "tiny", "-o", str(tmp_path / "results"), *overrides])
+    [command] = [line for line in capsys.readouterr().out.splitlines() if " track " in line]
+    for env in (tmp_path / "env.toml", Path(os.devnull)):
+        monkeypatch.setenv("EVALCORE_ENV_TOML", str(env))
+        with contextlib.suppress(SystemExit):
+            cli.main(shlex.split(command)[1:])
+    assert asked == [expected, expected]
+
+
+def test_track_alone_goes_where_env_toml_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tracking(monkeypatch)
+    (tmp_path / "env.toml").write_text('[wandb]\nproject = "file"\nentity = "team"\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(tmp_path / "env.toml"))
+    with contextlib.suppress(SystemExit):
+        cli.main(["track", str(tmp_path), "wandb.entity=mine"])
+    assert asked == [Wandb(project="file", entity="mine")]
+
+
+def tracking(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The settings that ``evalcore track`` is called with, which then sends nothing."""
+    asked: list[object] = []
+    monkeypatch.setattr("evalcore.track.track", lambda folder, wandb, planned: asked.append(wandb))
+    return asked
 
 
 def test_workers_and_timeout_of_grade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from evalcore.config import (
@@ -11,6 +13,7 @@ from evalcore.config import (
     Judge,
     Sampling,
     Server,
+    Wandb,
     is_override,
     load_config,
     parse_benchmarks,
@@ -30,6 +33,43 @@ def test_later_layers_win() -> None:
     assert config.benchmarks == (BenchmarkRun(name="tiny-arithmetic", samples=2),)
     assert (config.inference.temperature, config.inference.top_p) == (0.6, None)
     assert config.client.concurrency == 7
+
+
+@pytest.mark.parametrize(
+    ("suite", "overrides", "expected"),
+    [
+        ("", [], Wandb(project="file", entity="team", mode="offline")),
+        ("wandb: {project: suite}", [], Wandb(project="suite", entity="team", mode="offline")),
+        (
+            "wandb: {project: suite}",
+            ["wandb.project=mine"],
+            Wandb(project="mine", entity="team", mode="offline"),
+        ),
+        ("wandb: {mode: null}", ["wandb.entity=null"], Wandb(project="file")),
+        (
+            "",
+            [f"wandb.project={Wandb().project}", "wandb.mode=disabled"],
+            Wandb(entity="team", mode="disabled"),
+        ),
+    ],
+)
+def test_what_env_toml_says_of_wandb_lies_under_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, overrides: list[str], expected: Wandb
+) -> None:
+    (tmp_path / "env.toml").write_text('[wandb]\nproject = "file"\nentity = "team"\nmode = "offline"\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(tmp_path / "env.toml"))
+    (tmp_path / "mine.yaml").write_text(f"benchmarks: gsm8k:0\n{suite}\n")
+    config = load_config(str(tmp_path / "mine.yaml"), checkpoint="c", overrides=overrides)
+    assert config.wandb == expected
+
+
+def test_env_toml_need_not_say_anything_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env.toml").write_text('[wandb]\nentity = ""\ntags = ["nightly"]\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(tmp_path / "env.toml"))
+    assert load_config(checkpoint="c", benchmarks="a").wandb == Wandb()
+    monkeypatch.delenv("EVALCORE_ENV_TOML")
+    monkeypatch.chdir(tmp_path.parent)
+    assert load_config(checkpoint="c", benchmarks="a").wandb == Wandb()
 
 
 def test_sampling_falls_from_the_user_to_the_benchmark_to_the_default() -> None:

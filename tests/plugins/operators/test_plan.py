@@ -3,11 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 import pytest
 import structlog.testing
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
+from evalcore.config import EvalConfig, Wandb
+from evalcore.plan import plan
+from evalcore.slurm.cluster import Cluster
 from operators.plan import PlanOperator, config_from_params
 from task_instance import TaskInstance
 
@@ -103,6 +107,46 @@ def test_empty_fields_leave_it_to_the_suite() -> None:
     assert [str(b) for b in config.benchmarks] == ["tiny-arithmetic:8"]
     assert config.inference.temperature is None
     assert not config.skip_greedy
+
+
+ENV_TOML = """
+[wandb]
+project = "file"
+entity = "team"
+
+[there]
+executor = "slurm"
+remote_job_dir = "/lustre/me"
+"""
+
+
+@pytest.fixture
+def env_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env.toml").write_text(ENV_TOML)
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(tmp_path / "env.toml"))
+
+
+@pytest.mark.usefixtures("env_toml")
+def test_what_env_toml_says_of_wandb_lies_under_the_overrides() -> None:
+    params = {**EMPTY, "checkpoint": "/c", "results": "/r"}
+    assert config_from_params(params).wandb == Wandb(project="file", entity="team")
+    params["overrides"] = ["wandb.project=mine"]
+    assert config_from_params(params).wandb == Wandb(project="mine", entity="team")
+
+
+@pytest.mark.usefixtures("env_toml")
+def test_what_env_toml_says_here_is_what_a_cluster_plans_with(
+    task: PlanOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(cluster: Cluster, module: str, *, stdin: bytes, timeout: float) -> bytes:
+        assert module == "evalcore.plan"
+        return orjson.dumps(plan(EvalConfig.model_validate_json(stdin)))
+
+    monkeypatch.setattr(Cluster, "run", answer)
+    _, xcoms = run(task, tmp_path, cluster="there", overrides=["wandb.project=mine"])
+    assert xcoms["track"][2].startswith("/lustre/me/results/tiny/")
+    assert xcoms["track"][3:5] == ["wandb.project=mine", "wandb.entity=team"]
+    assert "wandb.mode=null" not in xcoms["track"], "nobody said so"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,16 @@ def test_a_number_of_tasks_may_come_from_a_template(cluster: Path, array: Any, t
     found = task._backend()
     assert isinstance(found, Cluster)
     assert len(found.array) == tasks
+
+
+def test_an_env_toml_over_there_has_no_say(cluster: Path, tmp_path: Path) -> None:
+    # The job inherits this process's, which names the profile `here`.
+    task = SlurmSubmitOperator(
+        task_id="list", cluster="here", command=["evalcore", "profiles"], options={"python": sys.executable}
+    )
+    finished(task, {"ti": TaskInstance()})
+    [log] = tmp_path.glob("jobs/jobs/*/1/log.txt")
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["NAME", "local"]
 
 
 @pytest.mark.parametrize("options", [{}, {"command": ["true"], "script": "true"}])
