@@ -120,6 +120,13 @@ params = {
         "machine of Airflow's workers.",
         section="Names and places",
     ),
+    "force_squash": Param(
+        False,
+        type="boolean",
+        description="On a Slurm cluster: make the squashfs file of the container's image anew, once for this run; "
+        "for an image that has changed under its name.",
+        section="Names and places",
+    ),
     "overrides": Param(
         [],
         type="array",
@@ -142,7 +149,11 @@ with DAG(
 ) as dag:
     plan = PlanOperator(task_id="plan", retries=0)
     planned = plan.output
-    job = {"jobs_folder": planned["jobs_folder"], "cluster": "{{ params.cluster }}"}
+    job = {
+        "jobs_folder": planned["jobs_folder"],
+        "cluster": "{{ params.cluster }}",
+        "force_squash": "{{ params.force_squash }}",
+    }
 
     convert = ConvertOperator(task_id="convert", argv=planned["convert"], returns=planned["generate"], **job)
     generate = GenerateOperator.partial(task_id="generate", **job).expand_kwargs(convert.output)
@@ -168,6 +179,7 @@ with DAG(
         argv="{{ ti.xcom_pull(task_ids='plan', key='track') }}",
         jobs_folder="{{ ti.xcom_pull(task_ids='plan', key='jobs_folder') }}",
         cluster="{{ params.cluster }}",
+        force_squash="{{ params.force_squash }}",
         trigger_rule="all_done_min_one_success",
     )
     report = ReportOperator(task_id="report", trigger_rule="all_done", retries=0)

@@ -88,12 +88,21 @@ class JobOperator(BaseOperator):
     :param jobs_folder: where local jobs lie; every try of the task, and the triggerer, must see the same.
     :param subject: what the command is about, for the UI and the report; a benchmark's name for instance.
     :param returns: returned when the command succeeded, so that a mapped task can follow it.
+    :param force_squash: on a cluster, have the container's squashfs file made anew, once for the DAG run.
     :param brings: ``[there, here]``: a result folder on the cluster, and where what it holds is brought to.
     :param patience: seconds to wait for a local job before deferring; most grading is over by then.
     :param poll_interval: seconds between two looks at the job once deferred; default: the backend's.
     """
 
-    template_fields: Sequence[str] = ("argv", "cluster", "jobs_folder", "subject", "returns", "brings")
+    template_fields: Sequence[str] = (
+        "argv",
+        "cluster",
+        "jobs_folder",
+        "force_squash",
+        "subject",
+        "returns",
+        "brings",
+    )
     operator_extra_links = (JobLogLink(),)
     ui_color = "#e8f1fa"
 
@@ -103,6 +112,7 @@ class JobOperator(BaseOperator):
         argv: Sequence[str],
         jobs_folder: str,
         cluster: str = "local",
+        force_squash: bool = False,
         subject: str = "",
         returns: Any = None,
         brings: Sequence[str] = (),
@@ -117,6 +127,7 @@ class JobOperator(BaseOperator):
         self.argv = argv
         self.cluster = cluster
         self.jobs_folder = jobs_folder
+        self.force_squash = force_squash
         self.subject = subject
         self.returns = returns
         self.brings = brings
@@ -174,7 +185,9 @@ class JobOperator(BaseOperator):
             # Noted before it starts and the task looked at after: whoever marks the task either finds the job
             # to stop (see listeners.job) or is noticed here.
             ti.xcom_push(XCOM_JOB, f"{self.cluster}:{runs_at.folder(name)}")
-            if first := self._asked(runs_at.prepare):
+            # Two DAGs may have runs of the same id, as scheduled ones have.
+            anew = f"{ti.dag_id}/{ti.run_id}" if self.force_squash else ""
+            if first := self._asked(lambda: runs_at.prepare(anew)):
                 self.log.info("Waiting first for job %s", first)
                 return self._defer(first, "resume_prepared")
             job = self._job = self._asked(lambda: runs_at.ensure(name, self.argv, self._environment()))

@@ -82,6 +82,17 @@ def test_a_command_given_as_a_template_stays_a_list(dag: DAG) -> None:
     assert task.render_template(task.jobs_folder, context) == "/results/.jobs"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_every_job_knows_where_it_runs_and_whether_its_container_is_made_anew(dag: DAG, wanted: bool) -> None:
+    params = {"cluster": "there", "force_squash": wanted}
+    for task in dag.tasks:
+        if task.task_id in ("plan", "report"):
+            continue
+        written = task.partial_kwargs if task.is_mapped else vars(task)
+        for name, value in params.items():
+            assert dag.get_task("track").render_template(written[name], {"params": params}) is value
+
+
 class Pulled(NamedTuple):
     """What of a task instance a template uses."""
 

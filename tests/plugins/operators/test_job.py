@@ -205,8 +205,10 @@ class Preparing(Local):
     def __init__(self, root: Path, script: str) -> None:
         super().__init__(root)
         self.script, self.file = script, root / "image"
+        self.anew: list[str] = []
 
     def prepare(self, anew: str = "") -> str | None:
+        self.anew.append(anew)
         return None if self.file.exists() else self.ensure("squash", ["bash", "-c", self.script], os.environ)
 
 
@@ -224,6 +226,25 @@ def test_a_job_waits_for_the_one_it_needs(
     (tmp_path / "go").touch()
     ended(first)
     assert task.resume_prepared(context, {"job": str(first)}) == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "anew"),
+    [({}, ""), ({"force_squash": True}, "evaluate/manual__2026-11-21T00:00:00+00:00")],
+)
+def test_what_it_needs_is_made_anew_once_for_a_dag_run(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], anew: str
+) -> None:
+    runs_at = Preparing(tmp_path, f"touch {tmp_path / 'image'}")
+    monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
+    task = operator(tmp_path, "true", patience=10, **options)
+    with pytest.raises(TaskDeferred) as stop:
+        task.execute(context)
+    ended(Path(stop.value.trigger.job))
+    task.resume_prepared(context, {"job": stop.value.trigger.job})
+    context["ti"].task_id = "grade"
+    task.execute(context)
+    assert runs_at.anew == [anew] * 3, "the same text for each look and each task"
 
 
 def test_a_job_whose_needs_fail_does_not_start(
