@@ -103,6 +103,59 @@ def secret_message(name: str) -> str:
     )
 
 
+# Options of a job's own header (slurm/script.py), or that take it from where it is looked for; and where to say
+# what they say. --exclusive is none of them: with a value, it has no key.
+_BY_KEY = (
+    "account",
+    "partition",
+    "qos",
+    "time",
+    "nodes",
+    "gpus-per-node",
+    "cpus-per-task",
+    "mem",
+    "gres",
+    "constraint",
+)
+_INSTEAD = {
+    **{option: f"the key {option.replace('-', '_')}" for option in _BY_KEY},
+    **dict.fromkeys(("export", "export-file", "get-user-env"), "the key env"),
+    **dict.fromkeys(
+        ("container", "container-image", "container-mounts"), "the keys container_image and mounts"
+    ),
+    "array": "the argument array of SlurmSubmitOperator",
+    "chdir": "cd in the script",
+    "clusters": "a profile for each cluster",
+}
+_OURS = (
+    "job-name",
+    "output",
+    "error",
+    "open-mode",
+    "signal",
+    "requeue",
+    "no-requeue",
+    "wait",
+    "test-only",
+    "parsable",
+    "wrap",
+    "uid",
+)
+
+
+def _not_ours(value: str) -> str:
+    name = value.removeprefix("--").partition("=")[0]
+    # sbatch takes the beginning of an option for the option, unless it is one itself, as --gpus is.
+    option = next((o for o in (*_INSTEAD, *_OURS) if o.startswith(name)), "") if name != "gpus" else ""
+    if option in _INSTEAD:
+        raise ValueError(f"--{option} cannot be set here; use {_INSTEAD[option]}")
+    if option:
+        raise ValueError(
+            f"--{option} cannot be set: jobs are found again, stopped and resumed by what we set"
+        )
+    return value
+
+
 def _checked(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(partial(_matching, pattern, expected))
 
@@ -133,15 +186,10 @@ Memory = Annotated[
 DockerMemory = Annotated[
     str, BeforeValidator(_text_of_number), _checked(r"\d+[bkmgBKMG]?", "a whole number and b, k, m or g: 16g")
 ]
-# By its name a job is found that lost its id; one that Slurm makes again itself has no secrets.
-_OURS = r"(export|job-name|output|open-mode|array|requeue|signal|wrap|parsable|test-only)\b"
 Sbatch = Annotated[
     str,
-    _checked(
-        rf"--(?!{_OURS})[a-z][a-z-]*(={_PLAIN})?",
-        "--option or --option=value (variables go into env), and none that says how a job is found, told to stop "
-        "or made again",
-    ),
+    _checked(rf"--[a-z][a-z-]*(={_PLAIN})?", "--option or --option=value"),
+    AfterValidator(_not_ours),
 ]
 Environment = Annotated[
     dict[str, Annotated[str, BeforeValidator(_text_of_number)]], AfterValidator(_environment)
@@ -239,7 +287,7 @@ class SlurmProfile(_Profile):
     gres: other generic resources, or GPUs where ``gpus_per_node`` is not used, as ``gpu:a100:4``.
     constraint: features that a node must have.
     exclusive: no other jobs on the node.
-    extra_sbatch: more options, each as ``--option=value``.
+    extra_sbatch: more options, each as ``--option=value``; not those that have a key or that every job has.
     tunnel: ``ssh`` submits on ``host``, ``local`` here.
     host, port, user: the login node; default of the last two: those of the Connection, or of ssh.
     identity: the file of the private key; default: the Connection's, or ssh's.

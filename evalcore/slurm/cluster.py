@@ -73,7 +73,8 @@ class Cluster:
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "resources"
-            raise ConfigError(f"cluster {self.profile.name}: {where}: {first['msg']}") from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"cluster {self.profile.name}: {where}: {message}") from None
 
     def folder(self, name: str) -> str:
         return f"{self.profile.remote_job_dir}/jobs/{name}"

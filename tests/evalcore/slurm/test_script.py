@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from evalcore import __version__
 from evalcore.profiles import SlurmProfile
@@ -36,6 +37,18 @@ def test_the_header_says_what_the_profile_says() -> None:
         "constraint": "h100", "exclusive": None, "comment": "x",
     }  # fmt: skip
     assert found == expected
+
+
+def test_what_the_header_sets_nobody_else_can() -> None:
+    resources = {
+        "account": "a", "partition": "p", "qos": "q", "nodes": 2, "gpus_per_node": 8, "cpus_per_task": 1, "mem": "0",
+        "gres": "gpu:1", "constraint": "h100",
+    }  # fmt: skip
+    options = header(render(profile(**resources), "eval.1", "/f", tasks=[1, 2]))
+    assert len(options) == 6 + 1 + len(resources)
+    for option in options:
+        with pytest.raises(ValidationError, match=f"--{option} cannot be set"):
+            profile(extra_sbatch=[f"--{option}=x"])
 
 
 def test_the_script_is_a_header_and_one_command() -> None:

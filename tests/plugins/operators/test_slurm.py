@@ -84,6 +84,10 @@ def test_a_script_that_fails_half_way_fails_the_task(cluster: Path) -> None:
     [
         ({"options": {"nods": 2}}, "cluster here: nods: Extra inputs are not permitted"),
         ({"options": {"time": "soon"}}, "is no time limit"),
+        (
+            {"options": {"extra_sbatch": ["--array=1-4"]}},
+            "cluster here: extra_sbatch.0: --array cannot be set here; use the argument array of SlurmSubmitOperator",
+        ),
         ({"dependency": "afterok:1 --wrap=x"}, "extra_sbatch"),
         ({"array": "1-4"}, "array: expected a number of tasks, or their numbers, and not '1-4'"),
         ({"cluster": "local"}, "profile local: its executor is not slurm"),
