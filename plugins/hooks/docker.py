@@ -167,7 +167,9 @@ class Docker(Folders):
         # What it finds in the container where it is here, too. A user without a home in the image would have
         # "/", where it may not write.
         kept = {name: str(folder) for name, folder in _kept().items()}
-        env = {"HOME": "/tmp", **kept, **self.profile.plain_env, "PYTHONPATH": _CODE}
+        # An env.toml there has no say: what ours says was planned with.
+        ours = {"HOME": "/tmp", "EVALCORE_ENV_TOML": "/dev/null", **kept}
+        env = {**ours, **self.profile.plain_env, "PYTHONPATH": _CODE}
         # Not what lies in the image's working folder goes before PYTHONPATH.
         return {"argv": ["python3", "-P", "-m", "evalcore.cli", *argv[1:]], "env": env}
 
