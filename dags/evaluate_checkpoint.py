@@ -144,10 +144,10 @@ with DAG(
     params=params,
     tags=["evaluation"],
     render_template_as_native_obj=True,
-    # Retries are for workers that die; a command that fails is not tried again (see JobOperator).
+    # For workers that die and clusters that are away; a command that fails is not tried again (see JobOperator).
     default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
 ) as dag:
-    plan = PlanOperator(task_id="plan", retries=0)
+    plan = PlanOperator(task_id="plan")
     planned = plan.output
     job = {
         "jobs_folder": planned["jobs_folder"],

@@ -77,8 +77,8 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: bytes) -> Plan:
-        """The plan that ``python -m evalcore.plan`` printed."""
-        content = orjson.loads(text)
+        """The plan that ``python -m evalcore.plan`` printed; before it a login shell may have said something."""
+        content = orjson.loads(text.splitlines()[-1])
         return cls(**{**content, "benchmarks": [BenchmarkPlan(**b) for b in content["benchmarks"]]})
 
     def render(self) -> str:

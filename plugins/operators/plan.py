@@ -1,6 +1,7 @@
 """plan as a task: checks the run's params and lays out its commands, or only prints them.
 
-Everything that can be wrong with a request fails here, in one line, before a job starts.
+Everything that can be wrong with a request fails here, in one line, before a job starts; that a cluster cannot be
+reached is not wrong, and is tried again.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.utils.skipmixin import SkipMixin
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from evalcore.backends import Unreachable
-from evalcore.errors import ConfigError, EvalError, JobError
+from evalcore.errors import ConfigError, EvalError
 from evalcore.profiles import DockerProfile, load_profiles
 from evalcore.slurm.cluster import Cluster
 from hooks.backends import backend
@@ -62,6 +63,9 @@ class PlanOperator(BaseOperator, SkipMixin):
         except EvalError as error:
             ti.xcom_push("error", str(error))
             raise AirflowFailException(str(error)) from None
+        except Unreachable as error:
+            ti.xcom_push("error", f"cluster {params['cluster']}: {error}")
+            raise AirflowException(f"cluster {params['cluster']}: {error}") from error
         for line in planned.render().splitlines():
             self.log.info("%s", line)
         if params["dry_run"]:
@@ -90,10 +94,7 @@ def _plan_there(config: EvalConfig, cluster: Cluster) -> Plan:
 
     there = config.model_copy(update={"results": cluster.profile.results})
     asked = there.model_dump_json(exclude_unset=True).encode()  # its commands say what was said, and no more
-    try:
-        said = cluster.run("evalcore.plan", stdin=asked, timeout=_PLAN_SECONDS)
-    except Unreachable as error:
-        raise JobError(f"cluster {cluster.profile.name}: {error}") from error
+    said = cluster.run("evalcore.plan", stdin=asked, timeout=_PLAN_SECONDS)
     return Plan.from_json(said)
 
 

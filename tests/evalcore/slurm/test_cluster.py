@@ -33,6 +33,7 @@ def test_a_run_is_planned_by_the_login_nodes_python(tmp_path: Path) -> None:
     asked = config.model_dump_json().encode()
     said = Cluster(profile, Here()).run("evalcore.plan", stdin=asked, timeout=60)
     assert Plan.from_json(said).convert[:2] == ["evalcore", "convert"]
+    assert Plan.from_json(b"Welcome to login01\n" + said) == Plan.from_json(said)
     without = SlurmProfile.model_validate({**keys, "python": "/opt/e/python"})
     with pytest.raises(JobError, match="/opt/e/python"):
         Cluster(without, Here()).run("evalcore.plan", stdin=asked, timeout=60)

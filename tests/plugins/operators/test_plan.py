@@ -7,8 +7,9 @@ import orjson
 import pytest
 import structlog.testing
 from airflow.sdk import DAG, BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped
 
+from evalcore.backends import Unreachable
 from evalcore.config import EvalConfig, Wandb
 from evalcore.plan import plan
 from evalcore.slurm.cluster import Cluster
@@ -178,6 +179,26 @@ def test_why_it_failed_is_left_for_the_report(task: PlanOperator, tmp_path: Path
     with pytest.raises(AirflowFailException):
         task.execute(context)
     assert ti.xcoms["error"].startswith("unknown suite 'nope'")
+
+
+def test_a_cluster_that_cannot_be_reached_is_tried_again(
+    task: PlanOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> bytes:
+        raise Unreachable("login: timed out")
+
+    env = tmp_path / "env.toml"
+    env.write_text('[far]\nexecutor = "slurm"\nremote_job_dir = "/lustre/me"\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(env))
+    monkeypatch.setattr(Cluster, "run", away)
+    ti = TaskInstance()
+    params = {**EMPTY, "checkpoint": "/c", "results": str(tmp_path), "cluster": "far"}
+    context: Any = {"ti": ti, "dag_run": DagRun(None), "task": task, "params": params}
+    with pytest.raises(AirflowException, match="cluster far: login: timed out") as failure:
+        task.execute(context)
+    assert not isinstance(failure.value, AirflowFailException)
+    # And if that was the last try, the report says why.
+    assert ti.xcoms["error"] == "cluster far: login: timed out"
 
 
 def test_an_unknown_key_of_the_runs_conf_fails_too(task: PlanOperator, tmp_path: Path) -> None:
