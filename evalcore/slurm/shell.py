@@ -6,6 +6,7 @@ Finished(code=0, stdout=b'login01\n', stderr=b'')
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from typing import NamedTuple, Protocol
 
@@ -39,6 +40,4 @@ class Here:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     def get(self, remote: str, local: str) -> None:
-        import shutil
-
         shutil.copyfile(remote, local)
