@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -12,52 +11,25 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from cluster_folder import cluster_folder
 from demo.cluster import Cluster as Slurm
 from demo.standalone import Airflow
 from evalcore.summarize import Scorecard
+from on_slurm import DAG, LONG, SECRET, SLOW, conf, generate_jobs, generate_of, running_airflow, running_slurm
 from waiting import until
 
 pytestmark = pytest.mark.e2e
 
-DAG = "evaluate_checkpoint"
-LONG = 300.0
-"""Seconds that a slow and busy machine may take for what takes seconds."""
-SECRET = "sk-never-to-be-seen-anywhere"
-
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
-    """Jobs run as this user, who can run this Python."""
-    with cluster_folder() as folder, Slurm(folder, user="root") as running:
+    with running_slurm() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def airflow(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    profile = slurm.env_toml()
-    profile.write_text(f'{profile.read_text()}python = "{sys.executable}"\npoll_interval = 2\n')
-    settings = {
-        "EVALCORE_ENV_TOML": str(profile),
-        "AIRFLOW_CONN_CLUSTER": slurm.connection_uri(),
-        "WANDB_MODE": "offline",
-        "OPENAI_API_KEY": SECRET,
-        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
-    }
-    with Airflow(tmp_path_factory.mktemp("slurm") / "airflow", settings=settings) as running:
+    with running_airflow(slurm, tmp_path_factory.mktemp("slurm")) as running:
         yield running
-
-
-def conf(results: Path, checkpoint: Path, **params: object) -> dict[str, object]:
-    return {
-        "checkpoint": str(checkpoint),
-        "suite": "tiny",
-        "cluster": "cluster",
-        "results": str(results),
-        "overrides": ["wandb.mode=offline"],
-        **params,
-    }
 
 
 def test_a_checkpoint_is_evaluated_there_and_reported_here(
@@ -124,14 +96,12 @@ def test_a_triggerer_that_dies_loses_no_job(
 def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_no_job(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
+    # Minutes of work.
     slow = ["client.group_samples=false", "client.concurrency=1", "server.args=[--faults,delay:seconds=3]"]
-    overrides = ["wandb.mode=offline", *slow]  # minutes of work
-    run = airflow.trigger(
-        DAG, conf(tmp_path / "results", checkpoint, overrides=overrides, training_run="marked")
-    )
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, overrides=slow, training_run="marked"))
 
     def generating() -> str:
-        return slurm.run("squeue", "-h", "-t", "running", "-n", generate(slurm), "-o", "%i").strip()
+        return slurm.run("squeue", "-h", "-t", "running", "-n", generate_jobs(slurm), "-o", "%i").strip()
 
     first = until(generating, "generate to run", LONG)
     path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/0"
@@ -148,14 +118,13 @@ def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_
 def test_a_preempted_generation_goes_on_where_it_stopped(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
-    slow = ["client.group_samples=false", "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
-    params = {"overrides": ["wandb.mode=offline", *slow], "max_problems": 10, "training_run": "preempted"}
+    params = {"overrides": SLOW, "max_problems": 10, "training_run": "preempted"}
     run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
     parts = slurm.remote_job_dir / "results" / "preempted"
     written = until(
         lambda: [f for f in parts.rglob("generations/*.jsonl") if f.stat().st_size], "some rows", LONG
     )
-    job = slurm.run("squeue", "-h", "-t", "running", "-n", generate(slurm), "-o", "%i").strip()
+    job = slurm.run("squeue", "-h", "-t", "running", "-n", generate_jobs(slurm), "-o", "%i").strip()
     rows = [file.read_bytes() for file in written]
     slurm.run("scancel", slurm.preempt(job))
     assert airflow.wait(DAG, run) == "success"
@@ -169,17 +138,6 @@ def test_a_preempted_generation_goes_on_where_it_stopped(
     said = slurm.run("sacct", "-n", "-X", "-D", "-P", "-o", "jobname,state")
     states = [line.rpartition("|")[2] for line in said.splitlines() if generate_of(run) in line]
     assert states == ["PREEMPTED", "COMPLETED"]
-
-
-def generate_of(run: str) -> str:
-    """What the names of a run's generate jobs have in common."""
-    return f"{run.replace(':', '-')}-generate-"
-
-
-def generate(slurm: Slurm) -> str:
-    """The names of the queue's generate jobs."""
-    names = slurm.run("squeue", "-h", "-o", "%j").split()
-    return ",".join(name for name in names if "-generate-" in name) or "none"
 
 
 def test_what_is_wrong_with_a_request_is_said_by_plan(

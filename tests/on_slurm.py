@@ -1,0 +1,69 @@
+"""The whole DAG on a real Slurm over a real sshd: what the end-to-end tests of it have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster_folder import cluster_folder
+from demo.cluster import Cluster as Slurm
+from demo.standalone import Airflow
+
+DAG = "evaluate_checkpoint"
+LONG = 300.0
+"""Seconds that a slow and busy machine may take for what takes seconds."""
+SECRET = "sk-never-to-be-seen-anywhere"
+# Each answer its own request, half a second late and 4 at a time: the time to do harm in.
+SLOW = ["client.group_samples=false", "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
+
+
+@contextmanager
+def running_slurm() -> Iterator[Slurm]:
+    """Jobs run as this user, who can run this Python."""
+    with cluster_folder() as folder, Slurm(folder, user="root") as running:
+        yield running
+
+
+@contextmanager
+def running_airflow(slurm: Slurm, folder: Path) -> Iterator[Airflow]:
+    """With the profile ``cluster`` for that Slurm, and quick to notice who is dead."""
+    profile = slurm.env_toml()
+    profile.write_text(f'{profile.read_text()}python = "{sys.executable}"\npoll_interval = 2\n')
+    settings = {
+        "EVALCORE_ENV_TOML": str(profile),
+        "AIRFLOW_CONN_CLUSTER": slurm.connection_uri(),
+        "WANDB_MODE": "offline",
+        "OPENAI_API_KEY": SECRET,
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
+    }
+    with Airflow(folder / "airflow", settings=settings) as running:
+        yield running
+
+
+def conf(results: Path, checkpoint: Path, **params: Any) -> dict[str, object]:
+    return {
+        "checkpoint": str(checkpoint),
+        "suite": "tiny",
+        "cluster": "cluster",
+        "results": str(results),
+        **params,
+        "overrides": ["wandb.mode=offline", *params.get("overrides", [])],
+    }
+
+
+def generate_of(run: str) -> str:
+    """What the names of a run's generate jobs have in common."""
+    return f"{run.replace(':', '-')}-generate-"
+
+
+def generate_jobs(slurm: Slurm, run: str = "") -> str:
+    """The names of the queue's generate jobs, of one run or of all, as ``squeue --name`` wants them."""
+    names = slurm.run("squeue", "-h", "-o", "%j").split()
+    return ",".join(name for name in names if generate_of(run) in name) or "none"
