@@ -23,7 +23,7 @@ from evalcore.slurm.shell import Finished
 
 _CONNECT_SECONDS = 20
 _KEEPALIVE_SECONDS = 15
-_STALLED_SECONDS = 60.0
+_STALLED_SECONDS = 60.0  # without a byte of a file that is wanted
 _REFUSALS = ("Authentication failed", "Host key", "not found in known_hosts")
 
 

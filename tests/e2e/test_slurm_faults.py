@@ -1,0 +1,137 @@
+"""Faults between Airflow and a real Slurm, and on its nodes: of a transfer, and of servers that share a node."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from demo.cluster import Cluster as Slurm
+from demo.daemons import with_descendants
+from evalcore.backends import Unreachable
+from evalcore.jobs import State
+from evalcore.profiles import SlurmProfile
+from evalcore.slurm.cluster import Cluster
+from hooks.slurm import SshShell
+from on_slurm import SLOW, running_slurm
+from waiting import until
+
+pytestmark = pytest.mark.e2e
+
+BIG = 256 << 20
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    with running_slurm() as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setenv("AIRFLOW_CONN_CLUSTER", slurm.connection_uri())
+    profile = SlurmProfile(
+        name="cluster",
+        executor="slurm",
+        tunnel="ssh",
+        ssh_conn_id=slurm.ssh_conn_id,
+        time="10",
+        remote_job_dir=str(slurm.remote_job_dir),
+        python=sys.executable,
+        extra_sbatch=(f"--nodelist={slurm.nodes[0]}",),
+    )
+    shell = SshShell(profile)
+    yield Cluster(profile, shell)
+    shell.close()
+
+
+@pytest.fixture(scope="module")
+def results(slurm: Slurm) -> Path:
+    """A benchmark's folder there: a small file, and one that takes seconds to come."""
+    folder = slurm.remote_job_dir / "results" / "toy"
+    (folder / "grades").mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    with (folder / "grades" / "a-0.jsonl").open("wb") as stream:
+        stream.truncate(BIG)
+    return folder
+
+
+def arriving(into: Path) -> Path | None:
+    """The big file while it comes, under whatever name."""
+    sizes = {file: file.stat().st_size for file in (into / "grades").glob(".*")}
+    return next((file for file, size in sizes.items() if 0 < size < BIG), None)
+
+
+def sessions(slurm: Slurm) -> list[psutil.Process]:
+    """The processes that serve connections, not the one that listens."""
+    listener = slurm.daemons.process("sshd")
+    assert listener
+    return with_descendants([listener])[1:]
+
+
+# paramiko's own thread, which asks for the file's next blocks, ends with the connection.
+@pytest.mark.filterwarnings("ignore:Exception in thread .*_prefetch_thread")
+@pytest.mark.parametrize("fault", ["cut", "stalled"])
+def test_a_transfer_that_breaks_leaves_nothing_and_comes_whole_when_asked_again(
+    cluster: Cluster,
+    slurm: Slurm,
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    monkeypatch.setattr("hooks.slurm._STALLED_SECONDS", 3.0)
+    held: list[psutil.Process] = []
+
+    def break_it() -> None:
+        until(lambda: arriving(tmp_path), "the big file to come")
+        if fault == "cut":
+            slurm.cut_ssh()
+            return
+        held.extend(sessions(slurm))
+        for process in held:
+            process.suspend()
+
+    breaking = threading.Thread(target=break_it)
+    breaking.start()
+    try:
+        with pytest.raises(Unreachable, match=f"^{slurm.ssh_host}|^cluster"):
+            cluster.fetch(str(results), tmp_path)
+    finally:
+        breaking.join()
+        for process in held:
+            process.resume()
+    there = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()]
+    assert there == ["manifest.json"], "whole, or not at all"
+    cluster.fetch(str(results), tmp_path)
+    assert (tmp_path / "grades" / "a-0.jsonl").stat().st_size == BIG
+
+
+def test_servers_that_share_a_node_do_not_share_a_port(
+    cluster: Cluster, slurm: Slurm, checkpoint: Path, tmp_path: Path
+) -> None:
+    def command(run: str) -> list[str]:
+        return [
+            *("evalcore", "generate", f"checkpoint={checkpoint}", "benchmarks=tiny-arithmetic:0"),
+            *(f"training_run={run}", f"results={tmp_path}", "max_problems=20", *SLOW),
+        ]
+
+    jobs = [cluster.ensure(run, command(run), {}) for run in ("one", "two", "three")]
+
+    def over() -> bool:
+        return all(look.status.state.is_over for look in cluster.look(dict.fromkeys(jobs, 0)).values())
+
+    until(over, "the end of all", 300)
+    looks = cluster.look(dict.fromkeys(jobs, 0))
+    assert [look.status.state for look in looks.values()] == [State.SUCCEEDED] * 3
+    ports = [re.findall(r"server on port (\d+)", "\n".join(look.log)) for look in looks.values()]
+    assert len({port for [port] in ports}) == 3
+    said = slurm.run("sacct", "-n", "-X", "-P", "-o", "jobname,nodelist,start,end")
+    rows = [line.split("|")[1:] for line in said.splitlines()]
+    assert {node for node, _, _ in rows} == {slurm.nodes[0]}
+    assert max(start for _, start, _ in rows) < min(end for _, _, end in rows), "all three at once"
