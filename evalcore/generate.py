@@ -88,12 +88,14 @@ def generate(config: EvalConfig) -> list[Generated]:
     failures: list[str] = []
     with _stopping_gently(), ExitStack() as parts:
         model = convert(checkpoint, config.convert_to, checkpoint.folder(config.results))
-        works: list[_Work] = []
-        for run in config.benchmarks:
+        prepared: dict[str, _Work] = {}
+        # In one order, whatever the config's: two that each had what the other waits for would wait for ever.
+        for run in sorted(config.benchmarks, key=lambda run: run.name):
             try:
-                works.append(_prepare(config, run, checkpoint, model, parts))
+                prepared[run.name] = _prepare(config, run, checkpoint, model, parts)
             except EvalError as error:
                 failures.append(f"{run.name}: {error}")
+        works = [prepared[run.name] for run in config.benchmarks if run.name in prepared]
         if waiting := [work for work in works if work.found < work.total]:
             log_file = waiting[0].folder / "server.log"
             try:

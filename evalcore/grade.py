@@ -110,13 +110,16 @@ def grade_rows(
     grader, options = grading.check_options(by.grader, by.options), by.options
     graded = read_keys(folder / GRADES, part)
     if len(graded) < total:
-        ungraded = (row for row in generations if key_of(row) not in graded)
         with (
             PartWriter(folder / GRADES, f"{part}-0") as writer,
             Pool(by.grader, options, votes=True, workers=workers, timeout=timeout) as pool,
             Cache("grades", [by.grader, grading.VERSION, *_decisive(options)]) as cache,
-            Progress(f"grade {name}", total, done=len(graded)) as progress,
+            # Read again: who wrote here until now may have left less to do.
+            Progress(
+                f"grade {name}", total, done=len(graded := read_keys(folder / GRADES, part))
+            ) as progress,
         ):
+            ungraded = (row for row in generations if key_of(row) not in graded)
             batches = ((batch, batch.passed) for batch in _batches(ungraded, grader, options, cache))
             for batch, timed in pool.compare_ahead(batches):
                 verdicts = [_Compared(t.equal, t.reason, t.vote) for t in timed]

@@ -104,7 +104,12 @@ def judge(
     if len(done) < num_graded:
         with (
             PartWriter(folder / JUDGEMENTS, f"{part}-0") as writer,
-            Progress(f"judge {manifest.benchmark.name}", num_graded, done=len(done)) as progress,
+            # Read again: who wrote here until now may have left less to do.
+            Progress(
+                f"judge {manifest.benchmark.name}",
+                num_graded,
+                done=len(done := read_keys(folder / JUDGEMENTS, part)),
+            ) as progress,
         ):
             rows = _Rows(writer, progress)
             problems = _problems(folder, manifest)

@@ -109,7 +109,8 @@ def read_part(file: Path) -> Iterator[Row]:
 class PartWriter:
     """Appends rows to one part, each with one write, so that a kill tears the last line at most.
 
-    Holds a lock on the part while open: a second writer is refused with ResultsError.
+    Holds a lock on the part while open: a second writer waits until the first one is done or dead. What is left to
+    write is known only then, so keys are read afterwards.
     """
 
     def __init__(self, folder: Path, part: str) -> None:
@@ -122,10 +123,8 @@ class PartWriter:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._fd)
-            raise ResultsError(
-                f"{self.path} is being written by another process; wait for it or stop it"
-            ) from None
+            log.info("waiting for another process, which writes %s", self.path)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._cut_torn_line()
 
     def write(self, row: Row) -> None:

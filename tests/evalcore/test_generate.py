@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from evalcore.manifest import GENERATIONS, Judging, Manifest, PromptInfo
 from evalcore.records import GREEDY, Key, KeySet, PartWriter, Row, key_of, read_rows
 from evalcore.serving.embedded import running
 from evalcore.summarize import Scorecard, summarize
+from waiting import until
 
 TINY = Path(__file__).parents[2] / "include/tiny"
 # The late one of the training run: it is right more often than not.
@@ -261,14 +264,47 @@ def test_judging_of_the_same_rows_is_kept(server: str, tmp_path: Path) -> None:
     assert Manifest.load(folder).judging is None
 
 
-def test_second_writer_is_refused(server: str, tmp_path: Path) -> None:
+def test_who_comes_second_waits_and_asks_only_what_the_first_has_left(
+    server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     generate(config(tmp_path, server, "tiny-arithmetic:0"))
-    folder = folder_of(tmp_path)
-    with (
-        PartWriter(folder / GENERATIONS, f"{Manifest.load(folder).generation_id}-0"),
-        pytest.raises(EvalError, match="is being written by another process"),
-    ):
-        generate(config(tmp_path, server, "tiny-arithmetic:0"))
+    generated = rows(tmp_path).values()
+    [part] = (folder_of(tmp_path) / GENERATIONS).glob("*.jsonl")
+    part.write_bytes(b"")
+    with ThreadPoolExecutor() as threads:
+        with PartWriter(part.parent, part.stem) as first:
+            second = threads.submit(generate, config(tmp_path, NOBODY, "tiny-arithmetic:0"))
+            until(lambda: "waiting for another process" in caplog.text, "the second one")
+            for row in generated:
+                first.write(row)
+        [done] = second.result(timeout=60)
+    assert (done.samples, done.new) == (PROBLEMS, 0)
+
+
+def test_two_that_share_benchmarks_take_them_in_one_order(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "benchmarks").mkdir()
+    problem = json.dumps({"id": "sum", "problem": "1 + 1?", "expected_answer": "2"})
+    for name in ("a", "b"):
+        (tmp_path / f"benchmarks/{name}.yaml").write_text(
+            f"name: {name}\ndescription: one sum\nsource: {{path: {name}.jsonl}}\nprompt: tiny/arithmetic\n"
+            "grader: math\nsamples: 0\ngeneration: {tokens_to_generate: 8}\n"
+        )
+        (tmp_path / f"benchmarks/{name}.jsonl").write_text(problem + "\n")
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
+    done = generate(config(tmp_path, server, "b,a"))
+    assert [one.benchmark for one in done] == ["b", "a"]
+    [a], [b] = ((folder_of(tmp_path, name) / GENERATIONS).glob("*.jsonl") for name in ("a", "b"))
+    with ThreadPoolExecutor() as threads:
+        with PartWriter(a.parent, a.stem):
+            second = threads.submit(generate, config(tmp_path, server, "b,a"))
+            until(lambda: f"which writes {a}" in caplog.text, "the second one to wait")
+            with b.open() as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody has it
+        assert len(second.result(timeout=60)) == 2
 
 
 def test_server_that_dies_half_way(server: str, uninterrupted: dict[Key, Row], tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from evalcore.grading.pool import Pair, Pool, Timed
 from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
 from evalcore.records import GREEDY, PartWriter, Row, key_of, part_files, read_rows
 from synthetic_results import manifest
+from waiting import until
 
 THINKING = "<think>It may be \\boxed{4}"
 
@@ -81,6 +84,24 @@ def test_rows_keep_the_order_of_the_generations(tmp_path: Path) -> None:
     folder = made(tmp_path, [{"generation": rf"\boxed{{{i}x}}"} for i in (3, 1, 2, 1)])
     grade(folder, workers=2)
     assert [row["sample"] for row in grades(folder)] == [0, 1, 2, 3]
+
+
+def test_who_comes_second_waits_and_grades_nothing_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = made(tmp_path, [{"sample": 0, "generation": r"\boxed{4}"}, {"sample": 1, "generation": "?"}])
+    grade(folder, workers=1)
+    [part] = part_files(folder / GRADES, Manifest.load(folder).grading_id)
+    graded = grades(folder)
+    part.write_bytes(b"")
+    with ThreadPoolExecutor() as threads:
+        with PartWriter(part.parent, part.stem) as first:
+            second = threads.submit(grade, folder, workers=1)
+            until(lambda: "waiting for another process" in caplog.text, "the second one")
+            first.write(graded[0])
+        assert second.result(timeout=60).new == 1
+    assert [json.loads(line) for line in part.read_bytes().splitlines()] == graded
 
 
 def test_a_second_call_grades_only_what_is_new(tmp_path: Path) -> None:

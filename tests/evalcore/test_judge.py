@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -15,6 +16,7 @@ from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, Manifest
 from evalcore.records import GREEDY, PartWriter, part_files, read_rows
 from judge_server import JudgeServer, running_judge
 from synthetic_results import Sample, manifest, write
+from waiting import until
 
 VERDICTS = [
     ("Judgement: Yes", True),
@@ -79,6 +81,24 @@ def judged(folder: Path) -> dict[tuple[str, int], bool | None]:
     part = Manifest.load(folder).judging_id
     assert part
     return {(r["problem_id"], r["sample"]): r["judge_correct"] for r in read_rows(folder / JUDGEMENTS, part)}
+
+
+def test_who_comes_second_waits_and_asks_nothing_again(
+    tmp_path: Path, server: JudgeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = made(tmp_path, [("a", 0, "seven"), ("b", 0, "vague")])
+    judge(folder, settings(server))
+    [part] = (folder / JUDGEMENTS).glob("*.jsonl")
+    [first_row, _] = read_rows(folder / JUDGEMENTS, part.stem)
+    part.write_bytes(b"")
+    with ThreadPoolExecutor() as threads:
+        with PartWriter(part.parent, part.stem) as first:
+            second = threads.submit(judge, folder, settings(server))
+            until(lambda: "waiting for another process" in caplog.text, "the second one")
+            first.write(first_row)
+        assert second.result(timeout=60).rows == 2
+    assert len(part.read_bytes().splitlines()) == 2
 
 
 def test_it_asks_what_needs_asking_and_once(tmp_path: Path, server: JudgeServer) -> None:

@@ -6,12 +6,14 @@ import resource
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from evalcore.errors import ResultsError
 from evalcore.records import GREEDY, KeySet, PartWriter, key_of, read_keys, read_part, read_rows, write_file
+from waiting import until
 
 ROWS = [{"problem_id": f"p{i}", "sample": i % 3 - 1, "generation": "née\n" * i} for i in range(6)]
 
@@ -58,9 +60,16 @@ def test_a_damaged_line_is_skipped_with_a_warning_and_counts_as_missing(
     assert warned == [True, True, True, True, False]
 
 
-def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with PartWriter(tmp_path, "id-0"), pytest.raises(ResultsError, match="being written by another process"):
-        PartWriter(tmp_path, "id-0")
+def test_a_second_writer_waits_for_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor() as threads:
+        with PartWriter(tmp_path, "id-0") as first:
+            waiting = threads.submit(PartWriter, tmp_path, "id-0")
+            until(lambda: "waiting for another process" in caplog.text, "the second writer")
+            first.write(ROWS[0])
+        with waiting.result(timeout=60) as second:
+            second.write(ROWS[1])
+    assert list(read_rows(tmp_path, "id")) == ROWS[:2]
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_rows_before(tmp_path: Path) -> None:
