@@ -18,6 +18,7 @@ import errno
 import fcntl
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -182,7 +183,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         ResultsError: it cannot be written.
     """
     is_special = path.exists() and not path.is_file()
-    temporary = path if is_special else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path if is_special else path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:

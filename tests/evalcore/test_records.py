@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from evalcore.errors import ResultsError
-from evalcore.records import GREEDY, KeySet, PartWriter, key_of, read_keys, read_part, read_rows, write_file
+from evalcore.records import (
+    GREEDY,
+    KeySet,
+    PartWriter,
+    key_of,
+    read_keys,
+    read_part,
+    read_rows,
+    write_file,
+    written_whole,
+)
 from waiting import until
 
 ROWS = [{"problem_id": f"p{i}", "sample": i % 3 - 1, "generation": "née\n" * i} for i in range(6)]
@@ -124,6 +134,18 @@ def test_write_file_is_whole_or_not_at_all(tmp_path: Path) -> None:
     write_file(target, "old")
     assert target.stat().st_ino != before, "written beside and renamed, not in place"
     assert [p.name for p in target.parent.iterdir()] == ["file.json"]
+
+
+def test_two_that_write_a_file_at_once_do_not_meet(tmp_path: Path) -> None:
+    # Of one process here; on two hosts, or in two containers, they may have the same pid.
+    target = tmp_path / "file.json"
+    with written_whole(target) as first:
+        first.write(b"first")
+        with written_whole(target) as second:
+            second.write(b"second")
+        assert target.read_bytes() == b"second"
+    assert target.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_write_file_below_a_file_is_one_line(tmp_path: Path) -> None:
