@@ -6,7 +6,7 @@
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 
-# Only while it builds: an argument is in no variable of the image.
+# Only while it builds; `docker history` shows it, so there must be no password in it.
 ARG PIP_INDEX_URL
 # What the base brings stays visible, and as it is.
 RUN python3 -m venv --system-site-packages /opt/evalcore

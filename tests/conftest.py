@@ -33,6 +33,8 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] = "1"
 # A shell's background job ignores Ctrl-C and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Told to end, tests end what they have started, as on Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -149,6 +149,8 @@ class Cluster:
             is_other = facts["command"] and facts["command"]["argv"] != command["argv"]
             if is_other or (facts["cancelled"] and not facts["id"]):
                 self.cancel([folder])
+                if facts["id"] and not status.state.is_over:
+                    raise Unreachable(f"job {folder} is told to stop, and has not yet")
             elif not facts["id"]:
                 number -= 1  # whoever submitted it was cut off
             elif not status.state.is_resumable:

@@ -21,7 +21,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from evalcore.profiles import SlurmProfile
+from evalcore.profiles import SlurmProfile, walltime_seconds
 
 STOP_SECONDS = 120
 """How long before its time is up a job is told to stop: generation ends the samples it has begun, or leaves them."""
@@ -36,7 +36,8 @@ def render(profile: SlurmProfile, job_name: str, folder: str, tasks: Sequence[in
         ("open-mode", "append"),
         # A job that Slurm would start again by itself is made again by us: with its secrets, and counted.
         ("no-requeue", None),
-        ("signal", f"B:TERM@{STOP_SECONDS}"),
+        # Of a short job only the last quarter; told at its start it would do nothing.
+        ("signal", f"B:TERM@{min(STOP_SECONDS, walltime_seconds(profile.time) // 4)}"),
         *_resources(profile),
     ]
     lines = [f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={value}" for name, value in header]

@@ -48,7 +48,8 @@ def environment(cluster: str) -> dict[str, str]:
 def _logged_in() -> dict[str, str]:
     """The key that ``wandb login`` has kept here, if it has."""
     with contextlib.suppress(OSError, netrc.NetrcParseError):
-        if found := netrc.netrc().authenticators(_WANDB_HOST):
+        # Not that of the ``default`` entry, which is for other hosts.
+        if found := netrc.netrc().hosts.get(_WANDB_HOST):
             return {"WANDB_API_KEY": found[2]}
     return {}
 

@@ -58,6 +58,7 @@ _CODES = ".evalcore"
 _CONTAINER = "container"
 _LOCK = "ensure.lock"
 _RESULT_BYTES = 512
+_SECRETS = "secrets.json"
 # Whatever the image starts by default, and however verbose: what it prints is the job's log.
 _BOOT = 'exec python3 "$0/supervise.py" "$0" >> "$0/log.txt" 2>&1'
 
@@ -109,8 +110,12 @@ class Docker(Folders):
             folder = root / str(number)
             _remove_others(client, root)
             self._prepare(folder, command, env)
-            self._create(client, folder)
-            self._start(client, folder)
+            try:
+                self._create(client, folder)
+                self._start(client, folder)
+            except BaseException:
+                _forget_secrets(folder)  # nobody reads them
+                raise
         return str(folder)
 
     def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
@@ -151,7 +156,7 @@ class Docker(Folders):
             # So that the disk it fills cannot keep a command from having a result.
             (folder / jobs.RESULT).write_bytes(b" " * _RESULT_BYTES)
             (folder / jobs.LOG).touch()
-            secrets = os.open(folder / "secrets.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            secrets = os.open(folder / _SECRETS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(secrets, "w", encoding="utf-8") as stream:
                 json.dump(dict(env), stream)
             uid, gid = _ids(self.profile)
@@ -271,6 +276,7 @@ class Docker(Folders):
             with contextlib.suppress(NotFound):
                 client.stop(_container_name(folder), timeout=int(jobs.GRACE))
             _remove(client, _container_name(folder))
+            _forget_secrets(folder)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[APIClient]:
@@ -330,8 +336,16 @@ def _kept() -> dict[str, Path]:
     return {"EVALCORE_DATA": data_folder().absolute(), "EVALCORE_CACHE": cache_folder().absolute()}
 
 
+def _forget_secrets(folder: Path) -> None:
+    """Remove what a container has not read that never started."""
+    (folder / _SECRETS).unlink(missing_ok=True)
+
+
 def _result(folder: Path) -> dict[str, Any]:
-    content = (folder / jobs.RESULT).read_bytes()
+    try:
+        content = (folder / jobs.RESULT).read_bytes()
+    except FileNotFoundError:  # whoever was about to make it was cut off
+        return {}
     return dict(json.loads(content)) if content.endswith(b"\n") else {}
 
 

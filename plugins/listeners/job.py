@@ -8,13 +8,19 @@ for a task that waits for its retry while its whole run is marked: such a job go
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from airflow.listeners import hookimpl
 from sqlalchemy import event, inspect
+
+from evalcore.backends import Unreachable
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
@@ -22,6 +28,17 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
+
+Key = tuple[str, str, str, int]
+"""DAG, run, task and map index."""
+
+PATIENCE = 600.0
+"""Seconds for which a cluster that is unreachable is asked again."""
+
+to_stop: queue.Queue[tuple[Key, object, float]] = queue.Queue()
+"""Marked tasks whose jobs are to be stopped: what each noted of its job, and until when it is tried."""
+
+_PAUSE = 5.0
 
 
 @hookimpl
@@ -52,27 +69,46 @@ def _cancel_job(ti: TaskInstance | RuntimeTaskInstance) -> None:
     noted = ti.xcom_pull(task_ids=ti.task_id, key=XCOM_JOB, map_indexes=ti.map_index, session=mapped.session)
     if noted is None:
         return
-    # A cluster is asked over a network, and a job is given time to stop: neither the API server nor the
-    # scheduler shall wait for that.
     key = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    stop = threading.Thread(
-        target=_cancel_if_running, args=(*key, noted), name=f"cancel {noted}", daemon=True
-    )
-    _when_committed(mapped.session, stop.start)
+    _when_committed(mapped.session, lambda: _stop(key, noted))
 
 
-def _cancel_if_running(dag_id: str, run_id: str, task_id: str, map_index: int, noted: object) -> None:
-    from evalcore.backends import Unreachable
-    from evalcore.errors import EvalError
+def _stop(key: Key, noted: object) -> None:
+    to_stop.put((key, noted, time.monotonic() + PATIENCE))
+    _start_to_stop(os.getpid())
+
+
+@functools.cache
+def _start_to_stop(_: int) -> None:
+    """Start, once in a process, what stops jobs: neither the API server nor the scheduler shall wait for that."""
+    threading.Thread(target=_stop_jobs, name="evalcore: stop jobs", daemon=True).start()
+
+
+def _stop_jobs() -> None:
+    """One after the other: a login node takes only a few connections at once."""
+    while True:
+        key, noted, deadline = to_stop.get()
+        try:
+            _cancel_if_running(key, noted)
+        except Unreachable as error:
+            if time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+                to_stop.put((key, noted, deadline))
+            else:
+                log.warning("cannot cancel job %s of a marked task: %s", noted, error)
+        except Exception as error:  # whatever it is, the next one is still to be stopped
+            log.warning("cannot cancel job %s of a marked task: %s", noted, error)
+        finally:
+            to_stop.task_done()
+
+
+def _cancel_if_running(key: Key, noted: object) -> None:
     from operators.job import find_job
 
-    try:
-        if found := find_job(dag_id, run_id, task_id, map_index, noted):
-            runs_at, job = found
-            if not runs_at.look({job: 0})[job].status.state.is_over:
-                runs_at.cancel([job])
-    except (EvalError, Unreachable, OSError) as error:
-        log.warning("cannot cancel job %s of a marked task: %s", noted, error)
+    if found := find_job(*key, noted):
+        runs_at, job = found
+        if not runs_at.look({job: 0})[job].status.state.is_over:
+            runs_at.cancel([job])
 
 
 def _when_committed(session: Session, cancel_job: Callable[[], None]) -> None:

@@ -212,6 +212,13 @@ def test_an_image_that_cannot_be_had(
     assert ended(docker, docker.ensure(name, ["true"], {})).status.state is State.SUCCEEDED
 
 
+def test_who_is_cut_off_while_it_makes_an_attempt_is_followed(docker: Docker, root: Path, name: str) -> None:
+    (root / name / "1").mkdir(parents=True)
+    job = docker.ensure(name, ["true"], {})
+    assert Path(job).name == "1"
+    assert ended(docker, job).status.state is State.SUCCEEDED
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -224,8 +231,9 @@ def test_what_the_engine_refuses_is_said_and_not_tried_again(
     docker: Docker, engine: Engine, root: Path, name: str, settings: dict[str, object], said: str
 ) -> None:
     with pytest.raises(JobError, match=f"(?i){said}"):
-        backend(engine, root, **settings).ensure(name, ["true"], {})
+        backend(engine, root, **settings).ensure(name, ["true"], {"KEY": "secret"})
     assert not containers(engine, name)
+    assert not list(root.rglob("secrets.json"))
 
 
 # The docker package leaves a socket that finds nobody to the garbage collector.

@@ -86,3 +86,8 @@ def test_evalcore_is_packed_without_times_and_with_everybodys_includes(
         assert __version__ in init.read().decode()
     assert {"evalcore/cli.py", "include/benchmarks/mine.yaml", "include/suites/tiny.yaml"} <= names
     assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.parametrize(("time", "seconds"), [("4:00:00", 120), ("8", 120), ("4", 60), ("1", 15)])
+def test_a_short_job_is_not_told_to_stop_at_its_start(time: str, seconds: int) -> None:
+    assert header(render(profile(time=time), "eval.1", "/f"))["signal"] == f"B:TERM@{seconds}"

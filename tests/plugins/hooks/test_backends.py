@@ -68,3 +68,6 @@ def test_who_is_logged_in_at_wandb_need_not_export_the_key(
     assert environment("here") == {"WANDB_API_KEY": "from-login"}
     monkeypatch.setenv("WANDB_API_KEY", "exported")
     assert environment("here") == {"WANDB_API_KEY": "exported"}
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / ".netrc").write_text("default\n  login me\n  password of-another-host\n")
+    assert environment("here") == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import task_instance
 from evalcore import jobs
-from listeners.job import on_task_instance_failed, on_task_instance_skipped, on_task_instance_success
+from evalcore.backends import Local, Look, Unreachable
+from listeners.job import on_task_instance_failed, on_task_instance_skipped, on_task_instance_success, to_stop
 from waiting import until
 
 KEY = ("evaluate", "r", "score.grade", 3)
@@ -87,9 +87,7 @@ def test_the_job_of_a_marked_task_is_cancelled_once_the_mark_is_visible(
 def commit(session: Session) -> None:
     """Commit, and wait until what was to be cancelled then is."""
     session.commit()
-    for thread in threading.enumerate():
-        if thread.name.startswith("cancel "):
-            thread.join()
+    to_stop.join()
 
 
 def test_a_mark_that_is_taken_back_cancels_nothing(session: Session, job: Path) -> None:
@@ -134,3 +132,21 @@ def test_in_a_worker_it_does_nothing(job: Path) -> None:
     ti: Any = task_instance.TaskInstance({}, dag_id, run_id, task_id, map_index, state="failed")
     on_task_instance_failed(ti)
     assert not (job / jobs.CANCELLED).exists()
+
+
+def test_a_cluster_that_is_away_is_asked_again(
+    session: Session, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([Unreachable("no route"), Unreachable("no route")])
+
+    def look(self: Local, offsets: dict[str, int]) -> dict[str, Look]:
+        for error in answers:
+            raise error
+        return {job: Look(jobs.Status(jobs.State.RUNNING), [], 0) for job in offsets}
+
+    monkeypatch.setattr(Local, "look", look)
+    monkeypatch.setattr("listeners.job._PAUSE", 0.0)
+    on_task_instance_failed(marked(session, job, "failed"))
+    commit(session)
+    assert next(answers, None) is None
+    assert jobs.status(job).state is jobs.State.CANCELLED
