@@ -287,12 +287,14 @@ def _wandb(file: Path, section: Mapping[str, Any]) -> Wandb:
 
 def _interpolated(data: dict[str, Any], where: Callable[[str], str]) -> dict[str, Any]:
     """With ``${oc.env:NAME,default}`` and ``${other_key}`` replaced, as OmegaConf does it for Nemotron."""
-    from omegaconf import OmegaConf  # here: whoever only wants the names of profiles need not wait for it
-    from omegaconf.errors import OmegaConfBaseException
-
     for key, value in data.items():
         if isinstance(value, date | time):
             raise ConfigError(f'{where(key)}: write it in quotes, as in {key} = "{value}"')
+    if not any("$" in text for value in data.values() for text in _texts(value)):
+        return data
+    from omegaconf import OmegaConf  # here: whoever only reads a DAG need not wait for it
+    from omegaconf.errors import OmegaConfBaseException
+
     key = ""
     try:
         for key, value in data.items():
@@ -329,8 +331,8 @@ def _refuse_secrets(value: object, where: str) -> None:
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list):
-        for item in value:
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _texts(item)
 
 
