@@ -111,8 +111,15 @@ class Status:
         if self.exit_code:
             return f"{self.state} with exit code {self.exit_code}"
         if self.signal:
-            return f"{self.state} by {signal.Signals(self.signal).name}"
+            return f"{self.state} by {_signal_name(self.signal)}"
         return str(self.state)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal, which has no name
+        return f"signal {number}"
 
 
 class LogLines(NamedTuple):

@@ -20,6 +20,8 @@ UNKNOWN = "unknown to Slurm"
 
 # Slurm's words for a job that the cluster stopped, not its command: another attempt can go on.
 _STOPPED = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED"})
+# What Slurm has in the place of the signal for a job whose output it could not open.
+_NO_OUTPUT = "53"
 _ACTIVE = frozenset(
     {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "REQUEUE_HOLD"}
     | {"REQUEUE_FED", "SPECIAL_EXIT", "RESIZING", "SIGNALING", "STAGE_OUT", "RESV_DEL_HOLD"}
@@ -100,6 +102,10 @@ def _decide(facts: Mapping[str, Any]) -> Status:
     code, _, signal = str(said.get("exit", "")).partition(":")
     if word == "FAILED" and code not in ("", "0"):
         return Status(State.FAILED, exit_code=int(code))
+    if word == "FAILED" and signal == _NO_OUTPUT:
+        return Status(
+            State.FAILED, detail="its node cannot write its log: is remote_job_dir shared with the nodes?"
+        )
     if word == "FAILED" and signal not in ("", "0"):
         return Status(State.KILLED, signal=int(signal))
     # That nobody could be asked for it does not mean that it is gone.

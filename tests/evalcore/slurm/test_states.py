@@ -64,6 +64,8 @@ def facts(said: str | None, result: dict[str, Any] | None = None, **more: Any) -
         ("OUT_OF_MEMORY 0:125", None, State.FAILED, "OUT_OF_MEMORY"),
         ("FAILED 127:0", None, State.FAILED, "exit code 127"),
         ("FAILED 0:9", None, State.KILLED, "killed by SIGKILL"),
+        ("FAILED 0:40", None, State.KILLED, "killed by signal 40"),
+        ("FAILED 0:53", None, State.FAILED, "is remote_job_dir shared with the nodes?"),
         # Nobody can tell, yet.
         ("FAILED 0:0", None, State.RUNNING, UNKNOWN),
         ("COMPLETED", None, State.RUNNING, UNKNOWN),
