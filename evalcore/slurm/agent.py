@@ -97,15 +97,22 @@ def submit(folder: str, script: str, supervisor: str, command: Json, secrets: di
             _write(folder, _of_task(SECRETS, task), json.dumps(secrets), mode=0o600)
             _write(folder, _of_task(RESULT, task), " " * RESULT_BYTES)
         path = _write(folder, SCRIPT, script)
+        # Of its options sbatch takes SBATCH_PARTITION and the like, which a user's .bashrc may set, before those of
+        # the script, but after its arguments.
+        options = [line.partition(" ")[2] for line in script.splitlines() if line.startswith("#SBATCH ")]
         # The lock is sbatch's too: if we die, nobody looks for the job before sbatch has come to an end.
-        done = _call(["sbatch", "--parsable", path], pass_fds=lock)
+        done = _call(["sbatch", "--parsable", *options, path], pass_fds=lock)
         if done.returncode:
             said = _one_line(done.stderr) or f"exit code {done.returncode}"
             if done.returncode < 0 or _is_outage(said):
                 raise Failure("sbatch: " + said)  # it may be in the queue all the same, and need its secrets
             _forget_secrets(folder)
             raise Failure("sbatch: " + said, "rejected")
-        number = done.stdout.strip().split(";")[0]
+        # A site's own sbatch may greet its users before it.
+        numbers = re.findall(r"^(\d+)(?:;.*)?$", done.stdout, re.MULTILINE)
+        if not numbers:
+            raise Failure(f"sbatch: no number of a job in its answer: {_one_line(done.stdout)}")
+        number = str(numbers[-1])
         _write(folder, ID, number)
         return {"id": number, "new": True}
 

@@ -18,6 +18,8 @@ from waiting import until
 
 # sbatch runs the script at once; the queue knows what runs, accounting what has ended.
 SBATCH = """#!/bin/bash
+[ -z "$GREETS" ] || echo "Welcome to node 7; no maintenance is planned"
+printf '%s\\n' "$@" > "$FAKE/arguments"
 number=$(($(ls "$FAKE" | grep -c '^[0-9]*$') + 4711))
 cp "${@: -1}" "$FAKE/$number"
 SLURM_JOB_ID=$number setsid sh "$FAKE/$number" > "$(sed -n 's/^#SBATCH --output=//p' "$FAKE/$number")" 2>&1 &
@@ -69,6 +71,23 @@ def test_a_script_runs_with_its_resources_and_says_how_it_ended(cluster: Path) -
     for line in ("--nodes=2", "--time=12:00:00", "--comment=mine", "--dependency=afterok:4", "--no-requeue"):
         assert f"#SBATCH {line}\n" in header
     assert "hello" not in header
+
+
+def test_what_a_profile_says_goes_before_what_a_users_shell_says(cluster: Path) -> None:
+    """SBATCH_PARTITION goes before the script's own header, and an argument before that."""
+    task = SlurmSubmitOperator(task_id="train", cluster="here", script="true", options={"partition": "batch"})
+    finished(task, {"ti": TaskInstance()})
+    arguments = (cluster / "arguments").read_text().splitlines()
+    header = [line for line in (cluster / "4711").read_text().splitlines() if line.startswith("#SBATCH ")]
+    assert "--partition=batch" in arguments
+    assert arguments[1:-1] == [line.removeprefix("#SBATCH ") for line in header]
+
+
+def test_an_sbatch_that_greets_its_users(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREETS", "1")
+    context = {"ti": TaskInstance()}
+    finished(SlurmSubmitOperator(task_id="train", cluster="here", script="true"), context)
+    assert context["ti"].xcoms[XCOM_SLURM]["id"] == "4711"
 
 
 def test_a_script_that_fails_half_way_fails_the_task(cluster: Path) -> None:
