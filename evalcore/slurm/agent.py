@@ -461,7 +461,8 @@ def main(request: bytes) -> None:
     except OSError as error:
         kind = "rejected" if error.errno in _PERMANENT else "failed"
         answer = {"error": "{}: {}".format(error.filename or "", error.strerror), "kind": kind}
-    sys.stdout.write(json.dumps(answer) + "\n")
+    # On a line of its own, whatever a .bashrc has printed before.
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
 
 
 if __name__ == "agent":

@@ -232,7 +232,8 @@ class Cluster:
         if self._ask("missing", paths=[code])["missing"]:
             self._ship(code)
         environment = [f"{name}={value}" for name, value in self._environment(code).items()]
-        command = shlex.join(["env", *environment, self.profile.login_python, "-P", "-m", module])
+        # On lines of its own, whatever a .bashrc has printed before.
+        command = "echo; " + shlex.join(["env", *environment, self.profile.login_python, "-P", "-m", module])
         done = self.shell.run(command, stdin, timeout=timeout)
         if done.code:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.code}"]

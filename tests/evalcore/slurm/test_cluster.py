@@ -13,7 +13,7 @@ from evalcore.errors import JobError
 from evalcore.plan import Plan
 from evalcore.profiles import SlurmProfile
 from evalcore.slurm.cluster import MAX_ATTEMPTS, Cluster
-from evalcore.slurm.shell import Here
+from evalcore.slurm.shell import Finished, Here
 from fake_slurm import FakeSlurm
 
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include" / "tiny" / "checkpoints").glob("step-*"))[1]
@@ -81,3 +81,19 @@ def test_a_submission_that_was_cut_off_and_cancelled_is_not_taken_up_again(
     slurm.set("squeue", 'case "$*" in *"--name eval.1 "*) echo 4711;; esac')
     assert attempt(cluster).name == "2"
     assert "scancel --quiet 4711" in slurm.calls
+
+
+class Greeting(Here):
+    """A login node whose users' .bashrc prints something, and does not end the line."""
+
+    def run(self, command: str, stdin: bytes, *, timeout: float) -> Finished:
+        return super().run(f"echo Welcome; printf 'loading modules ... '; {command}", stdin, timeout=timeout)
+
+
+def test_what_a_login_shell_prints_is_no_answer(tmp_path: Path) -> None:
+    keys = {"name": "c", "executor": "slurm", "remote_job_dir": str(tmp_path), "python": sys.executable}
+    cluster = Cluster(SlurmProfile.model_validate(keys), Greeting())
+    assert cluster.newest("nothing") is None
+    config = load_config("tiny", checkpoint=str(CHECKPOINT), results=str(tmp_path / "results"))
+    said = cluster.run("evalcore.plan", stdin=config.model_dump_json().encode(), timeout=60)
+    assert Plan.from_json(said).convert[:2] == ["evalcore", "convert"]
