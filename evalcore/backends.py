@@ -125,7 +125,7 @@ class Local(Folders):
         for job, offset in offsets.items():
             try:
                 status = jobs.status(Path(job))
-                lines, end = _end_of_log(Path(job), offset)
+                lines, end = end_of_log(Path(job), offset, status)
             except (OSError, JobError) as error:
                 # A look that failed says nothing of the job, of which files may be away for a while.
                 raise Unreachable(str(error)) from error
@@ -143,16 +143,17 @@ class Local(Folders):
         jobs.consume(Path(job))
 
 
-def _end_of_log(folder: Path, offset: int) -> jobs.LogLines:
+def end_of_log(folder: Path, offset: int, status: Status) -> jobs.LogLines:
     """What follows an offset; of much only the end, where a command says why it failed."""
     file = folder / jobs.LOG
     size = file.stat().st_size if file.exists() else 0
-    return jobs.read_log(folder, max(offset, size - LOG_BYTES), LOG_BYTES)
+    start = max(offset, size - LOG_BYTES)
+    return jobs.read_log(folder, start, LOG_BYTES, is_over=status.state.is_over)
 
 
 def _pieces(folder: Path) -> Iterator[str]:
     offset = 0
-    while (block := jobs.read_log(folder, offset)).lines:
+    while (block := jobs.read_log(folder, offset, is_over=True)).lines:
         yield "".join(f"{line}\n" for line in block.lines)
         offset = block.offset
 

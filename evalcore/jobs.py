@@ -257,17 +257,22 @@ def cancel(folder: Path) -> None:
     _kill_marked(folder)
 
 
-def read_log(folder: Path, offset: int = 0, limit: int = _TAIL_BYTES) -> LogLines:
-    """The whole lines of the log after an offset, at most ``limit`` bytes of them, free of control codes."""
+def read_log(folder: Path, offset: int = 0, limit: int = _TAIL_BYTES, *, is_over: bool = False) -> LogLines:
+    """The whole lines of the log after an offset, at most ``limit`` bytes of them, free of control codes.
+
+    is_over: nothing more is written, so that a last line without its end counts, too.
+    """
     try:
         with (folder / LOG).open("rb") as stream:
             stream.seek(offset)
-            block = stream.read(limit)
+            block, rest = stream.read(limit), stream.read(1)
     except FileNotFoundError:
         return LogLines([], offset)
     end = block.rfind(b"\n") + 1
     if not end and len(block) == limit:  # a single line longer than the limit
         end = limit
+    if is_over and not rest:
+        end = len(block)
     return LogLines([_clean(line) for line in block[:end].splitlines()], offset + end)
 
 

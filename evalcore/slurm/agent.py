@@ -359,7 +359,10 @@ def _result(folder: str, task: int | None = None) -> Json | None:
 
 
 def _log(folder: str, offset: int, task: int | None = None) -> tuple[str, int]:
-    """The log from an offset on, whole lines only, at most so much of it; and the offset to go on from."""
+    """The log from an offset on, at most so much of it; and the offset to go on from.
+
+    Whole lines only, but for the last one of a job that is over.
+    """
     try:
         with open(os.path.join(folder, _of_task(LOG, task)), "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -368,7 +371,9 @@ def _log(folder: str, offset: int, task: int | None = None) -> tuple[str, int]:
             block = stream.read(_LOG_BYTES)
     except OSError:
         return "", offset
-    end = block.rfind(b"\n") + 1 or (len(block) if len(block) == _LOG_BYTES else 0)
+    end = block.rfind(b"\n") + 1
+    if _result(folder, task) or (not end and len(block) == _LOG_BYTES):
+        end = len(block)
     return block[:end].decode(errors="replace"), start + end
 
 

@@ -36,7 +36,7 @@ from docker.types import DeviceRequest, Mount
 from requests.exceptions import RequestException
 
 from evalcore import jobs
-from evalcore.backends import LOG_BYTES, Folders, Look, Unreachable
+from evalcore.backends import Folders, Look, Unreachable, end_of_log
 from evalcore.cache import cache_folder
 from evalcore.errors import JobError
 from evalcore.jobs import State, Status
@@ -126,8 +126,7 @@ class Docker(Folders):
                 found = _inspect(client, folder)
                 try:
                     status = _status(folder, found)
-                    start = max(offset, _size(folder / jobs.LOG) - LOG_BYTES)
-                    lines, end = jobs.read_log(folder, start, LOG_BYTES)
+                    lines, end = end_of_log(folder, offset, status)
                 except (OSError, JobError) as error:
                     # A look that failed says nothing of the job, of which files may be away for a while.
                     raise Unreachable(str(error)) from error
@@ -398,10 +397,6 @@ def _locked(root: Path) -> Iterator[None]:
 
 def _number(folder: Path) -> int:
     return int(folder.name)
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
 
 
 def _supervisor() -> str:

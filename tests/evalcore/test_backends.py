@@ -23,6 +23,7 @@ def ended(root: Path, script: str) -> Look:
         ("echo evalcore: error: gsm8k: no such file; echo bye; exit 3", "gsm8k: no such file"),
         ("echo KeyError; exit 1", "failed with exit code 1: KeyError"),
         ("exit 1", "failed with exit code 1: no output"),
+        ("printf 'one\\nno GPU'; exit 1", "failed with exit code 1: no GPU"),
     ],
 )
 def test_the_reason_is_the_commands_last_error_or_its_status_and_last_line(

@@ -92,8 +92,8 @@ def test_an_sbatch_that_greets_its_users(cluster: Path, monkeypatch: pytest.Monk
 
 def test_a_script_that_fails_half_way_fails_the_task(cluster: Path) -> None:
     context = {"ti": TaskInstance()}
-    task = SlurmSubmitOperator(task_id="train", cluster="here", script="false\necho never")
-    with pytest.raises(JobFailed, match="train: failed with exit code 1"):
+    task = SlurmSubmitOperator(task_id="train", cluster="here", script="printf 'no GPU'\nfalse\necho never")
+    with pytest.raises(JobFailed, match="train: failed with exit code 1: no GPU "):
         finished(task, context)
     assert context["ti"].xcoms[XCOM_SLURM]["exit_code"] == 1
 
