@@ -36,7 +36,7 @@ class SlurmSubmitOperator(JobOperator):
     """Submits a job and waits for it deferred.
 
     :param cluster: name of a cluster profile whose executor is slurm.
-    :param command: the command, as a list; or
+    :param command: the command, as a list of its words; or
     :param script: lines of bash.
     :param options: keys of the profile that this job has otherwise: ``partition``, ``time``, ``nodes``,
         ``gpus_per_node``, ``mem``, ``container_image``, ``extra_sbatch``, …
@@ -62,7 +62,10 @@ class SlurmSubmitOperator(JobOperator):
     ) -> None:
         if bool(command) == bool(script):
             raise ValueError("SlurmSubmitOperator: give a command or a script, and not both")
-        argv = list(command) or ["bash", "-euo", "pipefail", "-c", script]
+        if isinstance(command, str):
+            raise ValueError("SlurmSubmitOperator: command is a list of words; give lines of bash as script")
+        # bash takes what sshd has left in the environment for a reason to read .bashrc, with these options.
+        argv = list(command) or ["bash", "--norc", "-euo", "pipefail", "-c", script]
         super().__init__(argv=argv, jobs_folder="", cluster=cluster, **kwargs)
         self.options = options
         self.array = array
@@ -72,9 +75,15 @@ class SlurmSubmitOperator(JobOperator):
     def execute(self, context: Context) -> Any:
         try:
             self._backend()
+            self._environment()
         except ConfigError as error:
             raise AirflowFailException(str(error)) from None
         return super().execute(context)
+
+    def _run(self, context: Context) -> Any:
+        # A number or a path is a word, too.
+        self.argv = [str(word) for word in self.argv]
+        return super()._run(context)
 
     def _new_backend(self) -> Backend:
         found = backend(self.cluster, self.jobs_folder)
@@ -83,7 +92,10 @@ class SlurmSubmitOperator(JobOperator):
         return found.with_resources(dict(self.options or {}), self.dependency, _tasks(self.array))
 
     def _environment(self) -> dict[str, str]:
-        return environment(self.cluster) | dict(self.env or {})
+        given = dict(self.env or {})
+        if none := [name for name, value in given.items() if value is None]:
+            raise ConfigError(f"env: {none[0]} has no value")
+        return environment(self.cluster) | {name: str(value) for name, value in given.items()}
 
     def _ended(self, context: Context, look: Look) -> None:
         status = look.status
@@ -95,4 +107,8 @@ def _tasks(array: int | str | Sequence[int]) -> Sequence[int]:
     """The numbers of an array's tasks. A template renders a number of tasks as text."""
     if isinstance(array, str) and not array.isdecimal():
         raise ConfigError(f"array: expected a number of tasks, or their numbers, and not {array!r}")
-    return range(int(array)) if isinstance(array, int | str) else array
+    if not isinstance(array, int | str):
+        return array
+    if int(array) < 1:
+        raise ConfigError(f"array: expected at least one task, and not {array}")
+    return range(int(array))

@@ -108,6 +108,8 @@ def test_a_script_that_fails_half_way_fails_the_task(cluster: Path) -> None:
             "cluster here: extra_sbatch.0: --array cannot be set here; use the argument array of SlurmSubmitOperator",
         ),
         ({"dependency": "afterok:1 --wrap=x"}, "extra_sbatch"),
+        ({"array": 0}, "at least one task"),
+        ({"env": {"SEED": None}}, "SEED has no value"),
         ({"array": "1-4"}, "array: expected a number of tasks, or their numbers, and not '1-4'"),
         ({"cluster": "local"}, "profile local: its executor is not slurm"),
         ({"cluster": "nowhere"}, "unknown profile 'nowhere'"),
@@ -137,7 +139,29 @@ def test_an_env_toml_over_there_has_no_say(cluster: Path, tmp_path: Path) -> Non
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["NAME", "local"]
 
 
-@pytest.mark.parametrize("options", [{}, {"command": ["true"], "script": "true"}])
+def test_numbers_and_paths_are_words(cluster: Path) -> None:
+    context = {"ti": TaskInstance()}
+    command: list[Any] = ["sh", "-c", "exit $(($0 + $SEED))", 3]
+    task = SlurmSubmitOperator(task_id="train", cluster="here", command=command, env={"SEED": 4})  # type: ignore[dict-item]
+    with pytest.raises(JobFailed, match="exit code 7"):
+        finished(task, context)
+
+
+def test_a_script_does_not_run_what_a_user_has_for_terminals(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under sshd, Debian's ``bash -c`` reads /etc/bash.bashrc and .bashrc, and with -u both stumble over PS1."""
+    (tmp_path / ".bashrc").write_text('echo "$PS1"\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SSH_CLIENT", "192.0.2.1 4711 22")
+    monkeypatch.setenv("SHLVL", "0")
+    task = SlurmSubmitOperator(task_id="train", cluster="here", script="echo done")
+    finished(task, {"ti": TaskInstance()})
+    [log] = tmp_path.glob("jobs/jobs/*/1/log.txt")
+    assert log.read_text() == "done\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"command": ["true"], "script": "true"}, {"command": "sleep 5"}])
 def test_a_command_or_a_script(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="a command or a script"):
+    with pytest.raises(ValueError, match=r"a command or a script|list of words"):
         SlurmSubmitOperator(task_id="train", cluster="here", **options)
