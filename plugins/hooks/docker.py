@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.docker.hooks.docker import DockerHook
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 from docker.api.client import APIClient
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, Mount
@@ -285,6 +285,8 @@ class Docker(Folders):
             if error.status_code is not None and error.status_code < 500:
                 raise JobError(f"docker profile {self.profile.name}: {error.explanation}") from error
             raise Unreachable(f"docker: {error.explanation}") from error
+        except AirflowNotFoundException as error:
+            raise JobError(f"docker profile {self.profile.name}: {error}") from error
         except (DockerException, RequestException, AirflowException) as error:
             raise Unreachable(f"docker: {error}") from error
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow.providers.ssh.hooks.ssh import SSHHook
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 from paramiko import SSHClient, SSHException
 
 from evalcore.backends import Unreachable
@@ -91,11 +91,8 @@ class SshShell:
                     **{name: value for name, value in given.items() if value is not None},
                 )
                 self._client = hook.get_conn()
-            except (
-                FileNotFoundError,
-                PermissionError,
-                ValueError,
-            ) as error:  # a key that is not there, or wrong
+            # A Connection or a key that is not there, or wrong.
+            except (AirflowNotFoundException, FileNotFoundError, PermissionError, ValueError) as error:
                 raise JobError(f"cluster {self.profile.name}: cannot log in: {error}") from error
         return self._client
 

@@ -109,6 +109,14 @@ def test_a_key_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatc
         shell(monkeypatch, port, extra="&key_file=/no-such-key").run("hostname", b"", timeout=5)
 
 
+def test_a_connection_that_nobody_has_defined_is_named_at_once() -> None:
+    profile = SlurmProfile(
+        name="c", executor="slurm", tunnel="ssh", ssh_conn_id="no-such", remote_job_dir="/lustre/me"
+    )
+    with pytest.raises(JobError, match=r"cluster c: cannot log in: .*no-such"):
+        SshShell(profile).run("hostname", b"", timeout=5)
+
+
 def test_a_connection_ends_with_its_shell(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     to_it = shell(monkeypatch, port)
     transport = to_it._connected().get_transport()
