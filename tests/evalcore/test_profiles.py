@@ -88,9 +88,18 @@ project = "nemotron"
 entity = "${oc.env:NO_SUCH_ENTITY,my-team}"
 mode = ""
 tags = ["nightly"]
+name = "r"
+run_name = "r"
+notes = "n"
 
 [artifacts]
 backend = "file"
+
+[cache]
+dir = "/cache"
+
+[cli]
+theme = "dark"
 
 [slurm_base]
 executor = "slurm"
@@ -200,10 +209,37 @@ def test_docker(read: Read) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('shm_size = "16gb"', "d.shm_size: expected a whole number and b, k, m or g: 16g"),
+        ('memory = "1.5g"', "d.memory: expected a whole number and b, k, m or g: 16g"),
+        ("cpus = 0", "d.cpus: Input should be greater than 0"),
+        ("gpus = -2", "d.gpus: Input should be greater than or equal to -1"),
+        ('user = "$USER"', "d.user: expected a name of letters"),
+        ('container_image = "a b"', "d.container_image: expected an image"),
+        ('container_image = "--privileged"', "d.container_image: expected an image"),
+        ('mounts = ["data:/data"]', "d.mounts.0: expected /there:/here"),
+    ],
+)
+def test_what_docker_does_not_take(read: Read, text: str, message: str) -> None:
+    lines = [line for line in DOCKER.splitlines() if line.split()[0] != text.split()[0]]
+    assert message in refusal(lambda: read("\n".join(["[d]", *lines, text])).get("d"))
+
+
+@pytest.mark.parametrize(("text", "gpus"), [("gpus = -1", -1), ("gpus_per_node = 8", 8), ("", 0)])
+def test_gpus_of_docker(read: Read, text: str, gpus: int) -> None:
+    profile = read(f"[d]\n{DOCKER}{text}\n").get("d")
+    assert isinstance(profile, DockerProfile)
+    assert profile.gpus == gpus
+
+
 def test_defaults_of_slurm(read: Read) -> None:
     profile = slurm(read, "")
     assert (profile.tunnel, profile.python, profile.poll_interval) == ("local", "python3", 20)
     assert (profile.time, profile.results) == ("4:00:00", "/lustre/me/results")
+    ending = SlurmProfile(name="c", executor="slurm", remote_job_dir="/lustre/me/")
+    assert ending.results == "/lustre/me/results"
 
 
 @pytest.mark.parametrize(
@@ -230,6 +266,7 @@ def test_defaults_of_slurm(read: Read) -> None:
             ("--gpus=4", "--time-min=10", "--mem-per-cpu=2G", "--wait-all-nodes=1"),
         ),
         ('account = ""', "account", None),
+        ("port = 65535", "port", 65535),
     ],
 )
 def test_what_slurm_takes(read: Read, text: str, key: str, value: Any) -> None:
@@ -243,6 +280,10 @@ def test_what_slurm_takes(read: Read, text: str, key: str, value: Any) -> None:
         ('nodes = "many"', "c.nodes: Input should be a valid integer"),
         ('time = "4 hours"', "c.time: '4 hours' is no time limit; write minutes"),
         ("time = 04:00:00", 'c.time: write it in quotes, as in time = "04:00:00"'),
+        ("port = 65536", "c.port: Input should be less than or equal to 65535"),
+        ("port = 0", "c.port: Input should be greater than or equal to 1"),
+        ('container_image = "a b"', "c.container_image: expected an image"),
+        ('mem = "64GB"', "c.mem: expected a whole number and K, M, G or T: 64G"),
         ('mem = "lots"', "c.mem: expected a whole number and K, M, G or T: 64G"),
         ('remote_job_dir = "work"', "c.remote_job_dir: expected an absolute path"),
         ('results = "/a b"', "c.results: expected an absolute path"),
@@ -320,6 +361,14 @@ def test_a_child_wins_and_env_is_merged(read: Read) -> None:
     assert (base.qos, base.env) == ("low", {"A": "1", "B": "1"})
 
 
+def test_the_nearest_executor_counts(read: Read) -> None:
+    profiles = read(
+        '[a]\nexecutor = "docker"\ncontainer_image = "i"\n'
+        '[b]\nextends = "a"\nexecutor = "slurm"\nremote_job_dir = "/w"\n[c]\nextends = "b"\n'
+    )
+    assert [profiles.get(name).executor for name in "abc"] == ["docker", "slurm", "slurm"]
+
+
 def test_a_base_need_not_be_complete_and_is_blamed_for_what_it_says(read: Read) -> None:
     profiles = read('[a]\nexecutor = "slurm"\nnodes = "x"\n[b]\nextends = "a"\nremote_job_dir = "/w"\n')
     assert f"{profiles.file}: a.nodes: " in refusal(lambda: profiles.get("b"))
@@ -386,6 +435,9 @@ def test_unknown_keys(read: Read, text: str, message: str) -> None:
         "TOKEN",
         "db_password",
         "PGPASSWORD",
+        "SSH_PASSPHRASE",
+        "MYSQL_PASSWD",
+        "GOOGLE_CREDENTIALS",
     ],
 )
 @pytest.mark.parametrize("value", ["sk-12345", "${oc.env:NO_SUCH,sk-12345}", "x${oc.env:HF_TOKEN}sk-12345"])
@@ -461,20 +513,23 @@ def test_the_list_on_the_command_line(
     file = tmp_path / "env.toml"
     file.write_text(
         f'[base]\nexecutor = "slurm"\npartition = "batch"\npackager = "git"\n'
-        f'[cluster]\nextends = "base"\nremote_job_dir = "/w"\ntunnel = "ssh"\nhost = "login"\n[box]\n{DOCKER}'
+        f'[cluster]\nextends = "base"\nremote_job_dir = "/w"\ntunnel = "ssh"\nhost = "login"\n'
+        f'[box]\n{DOCKER}docker_conn_id = "hub"\n'
+        f'[by-id]\n{SLURM}tunnel = "ssh"\nssh_conn_id = "ssh_gpu"\n'
     )
     monkeypatch.setenv("EVALCORE_ENV_TOML", str(file))
     with pytest.raises(SystemExit):
         cli.main(["profiles"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[:5] == [
+    assert lines[:6] == [
         ["NAME", "EXECUTOR", "HOST", "PARTITION", "IMAGE"],
         ["local", "local", "-", "-", "-"],
         ["base", "?"],
         ["cluster", "slurm", "login", "batch", "-"],
-        ["box", "docker", "-", "-", "evalcore:1"],
+        ["box", "docker", "hub", "-", "evalcore:1"],
+        ["by-id", "slurm", "ssh_gpu", "-", "-"],
     ]
-    assert lines[5][:4] == ["base", "cannot", "be", "used:"]
+    assert lines[6][:4] == ["base", "cannot", "be", "used:"]
     with pytest.raises(SystemExit):
         cli.main(["profiles", "cluster"])
     said = capsys.readouterr()

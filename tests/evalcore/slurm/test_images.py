@@ -17,6 +17,7 @@ from evalcore.slurm.images import enroot_uri, file_name, is_file
         ("localhost/eval", "docker://localhost#eval"),
         ("registry:5000/eval:1", "docker://registry:5000#eval:1"),
         ("docker.io/library/ubuntu:22.04", "docker://library/ubuntu:22.04"),
+        ("index.docker.io/library/ubuntu", "docker://library/ubuntu"),
         ("ghcr.io/a/b@sha256:0123", "docker://ghcr.io#a/b:sha256:0123"),
         ("registry:5000/eval:1@sha256:0123", "docker://registry:5000#eval:sha256:0123"),
         ("nvcr.io#nvidia/nemo:25.01", "docker://nvcr.io#nvidia/nemo:25.01"),

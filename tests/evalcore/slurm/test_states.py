@@ -52,6 +52,7 @@ def facts(said: str | None, result: dict[str, Any] | None = None, **more: Any) -
         ("TIMEOUT", STOPPED, State.LOST, "TIMEOUT"),
         ("PREEMPTED", STOPPED, State.LOST, "PREEMPTED"),
         ("FAILED 143:0", STOPPED, State.LOST, "its time was nearly up"),
+        ("COMPLETED", STOPPED, State.LOST, "its time was nearly up"),
         ("CANCELLED by 1001", STOPPED, State.FAILED, "CANCELLED by 1001, not by us"),
         # No word of its own.
         ("PENDING", None, State.RUNNING, "PENDING (Priority)"),
@@ -59,6 +60,7 @@ def facts(said: str | None, result: dict[str, Any] | None = None, **more: Any) -
         ("TIMEOUT", None, State.LOST, "TIMEOUT"),
         ("NODE_FAIL", None, State.LOST, "NODE_FAIL"),
         ("BOOT_FAIL", None, State.LOST, "BOOT_FAIL"),
+        ("REVOKED", None, State.LOST, "REVOKED"),
         ("DEADLINE", None, State.FAILED, "DEADLINE"),
         ("CANCELLED by 0", None, State.FAILED, "CANCELLED by 0, not by us"),
         ("OUT_OF_MEMORY 0:125", None, State.FAILED, "OUT_OF_MEMORY"),
@@ -81,10 +83,32 @@ def test_where_a_job_stands(
     assert words in str(found)
 
 
+@pytest.mark.parametrize(
+    "said",
+    # JOB STATE CODES of squeue(1): what may go on for longer than a job may be unknown.
+    [
+        *(
+            "CONFIGURING",
+            "COMPLETING",
+            "REQUEUED",
+            "REQUEUE_FED",
+            "REQUEUE_HOLD",
+            "RESIZING",
+            "RESV_DEL_HOLD",
+        ),
+        *("SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "SUSPENDED"),
+    ],
+)
+def test_what_the_queue_has_is_not_unknown(said: str) -> None:
+    assert str(decide(facts(said))) == f"running ({said})"
+
+
 @pytest.mark.parametrize("said", ["CANCELLED by 1001", None])
 def test_what_we_cancelled_is_cancelled_by_us(said: str | None) -> None:
     assert decide(facts(said, cancelled=True)).state is State.CANCELLED
     assert decide(facts("RUNNING", cancelled=True)).state is State.RUNNING
+    queued = {"7": {"state": "NEW_IN_SLURM_99", "exit": "", "queued": True}}
+    assert decide(facts(None, states=queued, cancelled=True)).state is State.RUNNING
     assert decide(facts("COMPLETED", DONE, cancelled=True)).state is State.SUCCEEDED
 
 
@@ -129,3 +153,32 @@ def test_pending_tasks_that_are_cancelled_share_an_entry() -> None:
     states = {"7_0": "COMPLETED", "7_[1-2]": "CANCELLED by 0"}
     assert decide(array(states, {"0": DONE}, cancelled=True)).state is State.CANCELLED
     assert "CANCELLED by 0" in decide(array(states, {"0": DONE})).detail
+    # Accounting without the list has them under the number of the whole.
+    whole = array({"7_0": "COMPLETED", "7": "CANCELLED by 0"}, {"0": DONE})
+    assert decide(whole).detail.startswith("2 of 3 tasks: task 1: failed (CANCELLED by 0")
+
+
+def test_an_array_is_unknown_if_all_that_runs_of_it_is() -> None:
+    states = {"7_0": "COMPLETED", "7_1": "RUNNING"}
+    assert not decide(array(states, {"0": DONE})).detail.startswith(UNKNOWN)
+    found = decide(array({"7_0": "COMPLETED"}, {"0": DONE}))
+    assert (found.state, found.detail) == (State.RUNNING, f"{UNKNOWN}; 1 of 3 tasks are over")
+
+
+def test_an_array_is_cancelled_only_if_nothing_else_stopped_a_task() -> None:
+    states = {"7_0": "COMPLETED", "7_1": "CANCELLED by 0", "7_2": "TIMEOUT"}
+    assert decide(array(states, {"0": DONE}, cancelled=True)).state is State.LOST
+
+
+def test_a_killed_task_does_not_fail_an_array() -> None:
+    states = {"7_0": "COMPLETED", "7_1": "FAILED", "7_2": "COMPLETED"}
+    found = decide(array(states, {"0": DONE, "1": KILLED, "2": DONE}))
+    assert (found.state, found.detail) == (State.LOST, "task 1: killed by SIGKILL")
+
+
+def test_of_many_tasks_that_failed_five_are_named() -> None:
+    tasks = {str(task): FAILED for task in range(8)}
+    failed = facts(None, states={}, results=tasks, command={"tasks": list(range(8))})
+    found = decide(failed)
+    assert found.detail.startswith("8 of 8 tasks: task 0: ")
+    assert found.detail.count("; ") == 4
