@@ -91,14 +91,14 @@ class Docker(Folders):
                 newest = fresh[0]
                 found = _inspect(client, newest)
                 status = _status(newest, found)
-                if jobs.command(newest) != command["argv"]:
+                if status.state is State.LOST and not (newest / _CONTAINER).exists():
+                    number -= 1  # whoever was about to make its container was cut off
+                elif jobs.command(newest) != command["argv"]:
                     self._stop(client, [newest])
                 elif not status.state.is_resumable:
                     if found and found["State"]["Status"] == "created":
                         self._start(client, newest)
                     return str(newest)
-                elif not found and not (newest / _CONTAINER).exists():
-                    number -= 1  # whoever was about to make its container was cut off
                 else:
                     states = [_status(f, _inspect(client, f)).state for f in fresh]
                     lost = sum(state in (State.KILLED, State.LOST) for state in states)
@@ -245,10 +245,11 @@ class Docker(Folders):
         log.info("Pulling %s", image)
         repository, tag = _repository(image)
         try:
-            # What goes wrong after the engine has begun is an answer like any other, not an exception.
-            for said in client.pull(repository, tag, stream=True, decode=True):
-                if "error" in said:
-                    raise Unreachable(f"docker: pulling {image}: {said['error']}")
+            # What goes wrong after the engine has begun is an answer like any other, not an exception. Read to its
+            # end, or its connection stays open.
+            said = list(client.pull(repository, tag, stream=True, decode=True))
+            if errors := [event["error"] for event in said if "error" in event]:
+                raise Unreachable(f"docker: pulling {image}: {errors[0]}")
         except APIError as error:
             kind = JobError if error.status_code == 404 else Unreachable
             raise kind(f"docker: pulling {image}: {error.explanation}") from error

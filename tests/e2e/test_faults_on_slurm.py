@@ -22,6 +22,8 @@ from waiting import until
 
 pytestmark = pytest.mark.e2e
 
+NO_TRACK = ["wandb.mode=disabled"]
+
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
@@ -72,26 +74,26 @@ def logs(slurm: Slurm, run: str) -> list[str]:
 def test_two_runs_of_one_checkpoint_at_once_share_what_one_has_generated(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
-    params = conf(tmp_path, checkpoint, overrides=SLOW, max_problems=10, training_run="twice")
+    params = conf(tmp_path, checkpoint, overrides=SLOW + NO_TRACK, max_problems=20, training_run="twice")
     runs = [airflow.trigger(DAG, params) for _ in range(2)]
     assert [airflow.wait(DAG, run) for run in runs] == ["success", "success"]
-    check(slurm, tmp_path, "twice", 10 * 9)
+    check(slurm, tmp_path, "twice", 20 * 9)
     assert [attempts(slurm, run) for run in runs] == [["COMPLETED"], ["COMPLETED"]]
     # They did meet: the one that came second says what it waits for, and asks nothing.
     [[first], [second]] = sorted((logs(slurm, run) for run in runs), key=lambda log: "waiting" in log[0])
-    assert "90 samples, 90 new" in first
+    assert "180 samples, 180 new" in first
     assert "waiting for another process" in second
-    assert "90 samples, 0 new" in second
+    assert "180 samples, 0 new" in second
 
 
 def test_a_generation_goes_on_after_a_lost_node_and_when_its_time_is_up(
     airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
 ) -> None:
     # Slurm looks every half minute whose time is up: there has to be something left by then.
-    params = conf(tmp_path, checkpoint, overrides=SLOW, max_problems=30, training_run="stopped")
+    params = conf(tmp_path, checkpoint, overrides=SLOW + NO_TRACK, max_problems=40, training_run="stopped")
     run = airflow.trigger(DAG, params)
     until(lambda: len(written(slurm, "stopped")) > 10, "some rows", LONG)
-    before = written(slurm, "stopped")
+    before = written(slurm, "stopped")[:-1]  # the last one may just be coming
     first, node = generating(slurm, run)
     # Nobody on the node is left to end the job's processes, which go on when Slurm has given it up.
     slurm.stop(node)
@@ -104,9 +106,11 @@ def test_a_generation_goes_on_after_a_lost_node_and_when_its_time_is_up(
     until(lambda: "going on" in logs(slurm, run)[1], "the first one to be gone", LONG)
     slurm.end_now(second)
     assert airflow.wait(DAG, run) == "success"
-    assert attempts(slurm, run) == ["NODE_FAIL", "TIMEOUT", "COMPLETED"]
+    lost, late, last = attempts(slurm, run)
+    assert (lost, last) == ("NODE_FAIL", "COMPLETED")
+    assert late in ("TIMEOUT", "FAILED"), "killed then, or told to stop just before"
     assert written(slurm, "stopped")[: len(before)] == before
-    check(slurm, tmp_path, "stopped", 30 * 9)
+    check(slurm, tmp_path, "stopped", 40 * 9)
 
 
 SBATCH = """#!/bin/sh
@@ -136,10 +140,14 @@ def sbatch_that_waits(slurm: Slurm, folder: Path, before: str, after: str) -> It
     config.write_text(re.sub("^SetEnv .*", lambda found: found[0] + path, text, flags=re.MULTILINE))
     slurm.stop("sshd")
     slurm.start("sshd")
-    yield
-    config.write_text(text)
-    slurm.stop("sshd")
-    slurm.start("sshd")
+    try:
+        yield
+    finally:
+        for moment in ("before", "after"):
+            (folder / f"hold-{moment}").unlink(missing_ok=True)
+        config.write_text(text)
+        slurm.stop("sshd")
+        slurm.start("sshd")
 
 
 def kill_worker(airflow: Airflow, run: str) -> None:
@@ -159,7 +167,9 @@ def test_a_worker_that_dies_while_it_submits_leaves_a_job_that_its_successor_fin
     runs = {"before": "dies-before", "after": "dies-after"}
     with sbatch_that_waits(slurm, tmp_path, **runs):
         for run in runs.values():
-            params = conf(tmp_path / "results", checkpoint, max_problems=3, training_run=run)
+            params = conf(
+                tmp_path / "results", checkpoint, overrides=NO_TRACK, max_problems=3, training_run=run
+            )
             airflow.trigger(DAG, params, run_id=run)
         for moment, run in runs.items():
             until((tmp_path / moment).exists, f"sbatch of {run}", LONG)
@@ -190,7 +200,8 @@ def test_a_full_disk_is_named_and_nothing_is_lost_on_it(
 ) -> None:
     disk = slurm.remote_job_dir / "results" / "full"
     with small_disk(disk, "64k"):
-        run = airflow.trigger(DAG, conf(tmp_path, checkpoint, max_problems=40, training_run="full"))
+        params = conf(tmp_path, checkpoint, overrides=NO_TRACK, max_problems=40, training_run="full")
+        run = airflow.trigger(DAG, params)
         assert airflow.wait(DAG, run) == "failed"
         first = airflow.xcom(DAG, run, "report", "failures")[0]
         assert first.startswith("generate of tiny-arithmetic:8: ")
