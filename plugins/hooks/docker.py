@@ -198,10 +198,10 @@ class Docker(Folders):
             # The other jobs' folders, which may hold their secrets, are not in it.
             mounts=[
                 *map(_mount, profile.mounts),
-                *(_mount(str(path)) for path in (*kept, self._results)),
+                *map(_mounted_as_here, (*kept, self._results)),
                 Mount(str(self.root), None, type="tmpfs", tmpfs_size=1 << 16, tmpfs_mode=0o755),
-                _mount(str(folder)),
-                _mount(f"{self._code()}:{_CODE}:ro"),
+                _mounted_as_here(folder),
+                Mount(_CODE, str(self._code()), type="bind", read_only=True),
             ],
             device_requests=gpus,
             shm_size=profile.shm_size,
@@ -218,7 +218,11 @@ class Docker(Folders):
             command=[str(folder)],
             user=":".join(map(str, _ids(profile))),
             host_config=host,
-            labels={LABEL: folder.parent.name, LABEL_ATTEMPT: folder.name, LABEL_FOLDER: str(folder.parent)},
+            labels={
+                LABEL: folder.parent.name,
+                LABEL_ATTEMPT: folder.name,
+                LABEL_FOLDER: str(folder.parent.resolve()),
+            },
         )
         name = _container_name(folder)
         try:
@@ -333,6 +337,10 @@ def _mount(text: str) -> Mount:
     return Mount(target or source, source, type="bind", read_only=options == "ro")
 
 
+def _mounted_as_here(path: Path) -> Mount:
+    return Mount(str(path), str(path), type="bind")
+
+
 def _kept() -> dict[str, Path]:
     """The folders that outlive a container, by the variable that names each: this machine's own."""
     return {"EVALCORE_DATA": data_folder().absolute(), "EVALCORE_CACHE": cache_folder().absolute()}
@@ -365,13 +373,14 @@ def _remove(client: APIClient, name: str) -> None:
 
 def _remove_others(client: APIClient, root: Path) -> None:
     """Remove all containers of a job: of attempts that are over, or whose folder somebody has deleted."""
-    for found in client.containers(all=True, filters={"label": f"{LABEL_FOLDER}={root}"}):
+    for found in client.containers(all=True, filters={"label": f"{LABEL_FOLDER}={root.resolve()}"}):
         _remove(client, found["Id"])
 
 
 def _container_name(folder: Path) -> str:
     """The same for the same attempt and for no other, so that the engine refuses a second one."""
-    return f"evalcore-{hashlib.sha256(str(folder).encode()).hexdigest()[:24]}"
+    # Whoever looks for it may know the folder by another path, around a link.
+    return f"evalcore-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]}"
 
 
 def _ids(profile: DockerProfile) -> tuple[int, int]:
