@@ -97,6 +97,8 @@ class Docker(Folders):
                     self._stop(client, [newest])
                 elif not status.state.is_resumable:
                     if found and found["State"]["Status"] == "created":
+                        # Whoever could not start it has taken its secrets back.
+                        self._prepare(newest, command, env)
                         self._start(client, newest)
                     return str(newest)
                 else:
@@ -264,8 +266,9 @@ class Docker(Folders):
             try:
                 client.start(name)
             except APIError as error:
-                # A missing GPU driver, python3 or mount: it would be so again.
+                # A missing GPU driver, python3 or network: it would be so again. It is no attempt that was lost.
                 _remove(client, name)
+                jobs.consume(folder)
                 raise JobError(f"container {name} does not start: {error.explanation}") from error
         if (folder / jobs.CANCELLED).exists():
             self._stop(client, [folder])

@@ -130,6 +130,33 @@ def test_cancelled_within_the_grace(docker: Docker, name: str) -> None:
     assert "bye" in docker.look({job: 0})[job].log
 
 
+def test_a_job_is_stopped_by_another_path_to_it(
+    engine: Engine, docker: Docker, root: Path, name: str
+) -> None:
+    """Whoever marks a task knows its job's folder by its real path (operators.job.find_job)."""
+    link = root.parents[1] / "run:7"  # a colon, which separates the parts of a mount
+    root.mkdir(parents=True)
+    link.symlink_to(root.parent)
+    job = backend(engine, link / root.name).ensure(name, ["sleep", "60"], {})
+    assert Path(job).is_relative_to(link)
+    docker.cancel([docker.newest(name) or ""])
+    assert not containers(engine, name)
+
+
+def test_a_container_that_was_made_and_not_started_gets_its_secrets(
+    docker: Docker, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Unreachable("gone within the start")
+
+    argv = ["sh", "-c", 'echo "key of ${#KEY} letters"']
+    with monkeypatch.context() as patched:
+        patched.setattr(Docker, "_start", away)
+        with pytest.raises(Unreachable):
+            docker.ensure(name, argv, {"KEY": "hunter2"})
+    assert ended(docker, docker.ensure(name, argv, {"KEY": "hunter2"})).log == ["key of 7 letters"]
+
+
 def test_killed_too_often_is_a_failure(docker: Docker, engine: Engine, name: str) -> None:
     argv = ["sleep", "60"]
     for attempt in ("1", "2", "3"):
@@ -223,6 +250,7 @@ def test_who_is_cut_off_while_it_makes_an_attempt_is_followed(docker: Docker, ro
     ("settings", "said"),
     [
         ({"memory": "1k"}, "memory limit"),
+        ({"network": "no-such"}, "network no-such not found"),
         ({"gpus": 1}, "gpu"),
         ({"mounts": ["/proc/nowhere:/nowhere"]}, "/proc/nowhere"),
     ],
@@ -230,8 +258,9 @@ def test_who_is_cut_off_while_it_makes_an_attempt_is_followed(docker: Docker, ro
 def test_what_the_engine_refuses_is_said_and_not_tried_again(
     docker: Docker, engine: Engine, root: Path, name: str, settings: dict[str, object], said: str
 ) -> None:
-    with pytest.raises(JobError, match=f"(?i){said}"):
-        backend(engine, root, **settings).ensure(name, ["true"], {"KEY": "secret"})
+    for _ in range(4):  # and never counts as an attempt that was lost
+        with pytest.raises(JobError, match=f"(?i){said}"):
+            backend(engine, root, **settings).ensure(name, ["true"], {"KEY": "secret"})
     assert not containers(engine, name)
     assert not list(root.rglob("secrets.json"))
 
