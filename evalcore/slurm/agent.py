@@ -165,6 +165,8 @@ def mark(folder: str, name: str) -> Json:
     """Note something about an attempt that is over, or counts as such."""
     if name not in (CONSUMED, LOST):
         raise Failure(f"no such mark: {name}")
+    # Somebody may have removed it: what then counts as lost is found by its name, or made again.
+    os.makedirs(folder, mode=0o700, exist_ok=True)
     _write(folder, name, "")
     _forget_secrets(folder)
     return {}

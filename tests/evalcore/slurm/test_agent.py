@@ -70,6 +70,14 @@ def test_a_job_whose_id_was_lost_is_cancelled_by_its_name(slurm: FakeSlurm, tmp_
     assert "scancel --quiet 4711" in slurm.calls
 
 
+def test_a_job_whose_folder_was_removed_is_found_again_by_its_name(slurm: FakeSlurm, tmp_path: Path) -> None:
+    folder = tmp_path / "eval" / "1"
+    agent.mark(str(folder), agent.LOST)
+    assert agent.look({str(folder): 0})["jobs"][str(folder)]["lost"]
+    slurm.set("squeue", "echo 4711")
+    assert submit(folder) == {"id": "4711", "new": False}
+
+
 def test_it_is_not_cancelled_while_nobody_knows_whether_it_was_submitted(
     slurm: FakeSlurm, tmp_path: Path
 ) -> None:
