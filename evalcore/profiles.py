@@ -217,7 +217,7 @@ def load_profiles(file: Path | None = None) -> Profiles:
         if not named and not file.is_file():
             return Profiles(None, builtin, Wandb())
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file of cluster profiles") from None
     except tomllib.TOMLDecodeError as error:

@@ -185,6 +185,10 @@ def test_which_file_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert "gone.toml: no such file" in refusal(load_profiles)
 
 
+def test_a_file_of_windows(read: Read) -> None:
+    assert read("\ufeff[c]\r\n" + SLURM.replace("\n", "\r\n")).get("c").executor == "slurm"
+
+
 def test_a_file_may_say_what_local_is(read: Read) -> None:
     profiles = read('[local]\nnproc_per_node = 8\nenv = {A = "1"}\n')
     assert (profiles.names, profiles.get("local").env) == (("local",), {"A": "1"})
