@@ -51,6 +51,7 @@ BOOT = (
 
 COMMAND, SECRETS, SUPERVISOR, SCRIPT = "command.json", "secrets.json", "supervise.py", "script.sh"
 ID, LOG, RESULT, LOCK = "id", "log.txt", "result.json", "lock"
+FILES = ".files"  # of a folder that was unpacked, their names
 CANCELLED, CONSUMED, LOST = "cancelled", "consumed", "lost"
 
 RESULT_BYTES = 512
@@ -153,12 +154,12 @@ def history(folder: str, limit: int, needs: str) -> Json:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     numbers = sorted((int(name) for name in names if name.isdigit()), reverse=True)
     found = look({os.path.join(folder, str(number)): 0 for number in numbers[:limit]})
-    return {**found, "missing": bool(needs) and not os.path.isdir(needs)}
+    return {**found, "missing": bool(needs) and not _is_there(needs)}
 
 
 def missing(paths: list[str]) -> Json:
     """Which of these paths are not there."""
-    return {"missing": [path for path in paths if not os.path.exists(path)]}
+    return {"missing": [path for path in paths if not _is_there(path)]}
 
 
 def mark(folder: str, name: str) -> Json:
@@ -200,7 +201,7 @@ def unpack(folder: str, digest: str, archive: str, check: list[str]) -> Json:
 
     check: a command that has to succeed with them on PYTHONPATH, or they are not for this cluster; or none.
     """
-    if os.path.isdir(folder):
+    if _is_there(folder):
         return {"new": False}
     data = bytes.fromhex(archive)
     if hashlib.sha256(data).hexdigest() != digest:
@@ -210,10 +211,17 @@ def unpack(folder: str, digest: str, archive: str, check: list[str]) -> Json:
         os.makedirs(temporary)
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             tar.extractall(temporary)
+            _write(temporary, FILES, "\n".join(tar.getnames()))
+            for name in tar.getnames():
+                os.utime(os.path.join(temporary, name))  # what is old is the first that a site removes
         if check:
             done = _call(check, env={"PYTHONPATH": temporary, "PYTHONDONTWRITEBYTECODE": "1"})
             if done.returncode:
                 raise Failure(f"{check[0]}: {_one_line(done.stderr)[-200:]}", "rejected")
+        if os.path.isdir(folder) and not _is_there(folder):
+            aside = f"{folder}.{uuid.uuid4().hex}.tmp"
+            os.rename(folder, aside)
+            shutil.rmtree(aside, ignore_errors=True)
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -333,6 +341,12 @@ def _forget_secrets(folder: str) -> None:
         if name.startswith(SECRETS.partition(".")[0]):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))
+
+
+def _is_there(path: str) -> bool:
+    """Whether a path is there, and if it was unpacked, whole: sites remove files that are not used for weeks."""
+    names = _read(path, FILES).split("\n") if os.path.isdir(path) else []
+    return os.path.exists(path) and all(os.path.exists(os.path.join(path, name)) for name in names)
 
 
 def _is_outage(said: str) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalcore.slurm import agent
+from evalcore.slurm.shipping import archive
 from fake_slurm import FakeSlurm
 
 
@@ -136,3 +138,17 @@ def test_an_old_python_says_so(version: tuple[int, int], said: str) -> None:
     assert next(iter(found)) == said
     if said == "error":
         assert found == {"error": "python3 is 3.6, and 3.9 is needed", "kind": "rejected"}
+
+
+def test_what_a_site_has_removed_in_part_is_sent_again(tmp_path: Path) -> None:
+    sent, folder = archive(), tmp_path / "code"
+    arguments = (str(folder), sent.digest, sent.data.hex(), [])
+    assert agent.unpack(*arguments) == {"new": True}
+    assert agent.unpack(*arguments) == {"new": False}
+    assert time.time() - (folder / "evalcore" / "cli.py").stat().st_mtime < 60
+    (folder / "evalcore" / "cli.py").unlink()
+    assert agent.missing([str(folder)]) == {"missing": [str(folder)]}
+    assert agent.history(str(tmp_path / "job"), 1, str(folder))["missing"]
+    assert agent.unpack(*arguments) == {"new": True}
+    assert (folder / "evalcore" / "cli.py").exists()
+    assert agent.missing([str(folder)]) == {"missing": []}
