@@ -125,7 +125,7 @@ def look(jobs: dict[str, int]) -> Json:
     found = {}
     for folder, offset in jobs.items():
         number = ids[folder]
-        command = json.loads(_read(folder, COMMAND) or "{}")
+        command = _json(folder, COMMAND) or {}
         tasks = command.get("tasks") or []
         results = {str(task): _result(folder, task) for task in tasks}
         failed = [task for task in tasks if (results[str(task)] or {}).get("exit_code") not in (0, None)]
@@ -315,15 +315,20 @@ def _by_name(job_name: str) -> str | None:
     queue = _call(["squeue", "--noheader", "--user", me, "--name", job_name, "--format=%F"])
     if queue.returncode:
         raise Failure("squeue: " + _one_line(queue.stderr))
-    numbers = queue.stdout.split()
+    numbers = _numbers(queue.stdout)
     if not numbers:
         past = _call(
             ["sacct", "-n", "-P", "-X", "-u", me, "--name", job_name, "-S", "now-30days", "-o", "jobid"]
         )
         if past.returncode and _NO_SLURMDBD not in past.stderr:
             raise Failure("sacct: " + _one_line(past.stderr))
-        numbers = [line.split("_")[0] for line in past.stdout.split()] if not past.returncode else []
+        numbers = _numbers(past.stdout) if not past.returncode else []
     return numbers[-1] if numbers else None
+
+
+def _numbers(said: str) -> list[str]:
+    """The ids of jobs, one on a line and without array tasks; a site's own commands may greet before them."""
+    return re.findall(r"^(\d+)(?:_\S*)?$", said, re.MULTILINE)
 
 
 def _is_of(key: str, number: str | None) -> bool:
@@ -367,7 +372,11 @@ def _of_task(name: str, task: int | None) -> str:
 
 def _result(folder: str, task: int | None = None) -> Json | None:
     """What the node wrote, once it is complete."""
-    text = _read(folder, _of_task(RESULT, task))
+    return _json(folder, _of_task(RESULT, task))
+
+
+def _json(folder: str, name: str) -> Json | None:
+    text = _read(folder, name)
     try:
         return json.loads(text) if text else None
     except ValueError:  # not all of it is here yet; the other jobs are looked at all the same

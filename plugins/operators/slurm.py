@@ -42,7 +42,7 @@ class SlurmSubmitOperator(JobOperator):
         ``gpus_per_node``, ``mem``, ``container_image``, ``extra_sbatch``, …
     :param array: a number of tasks, or their numbers; each task finds its own in ``SLURM_ARRAY_TASK_ID``. A new
         attempt, or a retry, runs those alone that have not succeeded.
-    :param dependency: as ``sbatch --dependency``: ``afterok:4711``.
+    :param dependency: as ``sbatch --dependency``: ``afterok:4711``. One on a job that Slurm has forgotten is met.
     :param env: variables of the job; secrets may be among them, if they come from a Connection.
     """
 
