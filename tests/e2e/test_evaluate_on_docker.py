@@ -13,6 +13,7 @@ import pytest
 from demo.engine import Engine
 from demo.standalone import ROOT, Airflow
 from evalcore.summarize import Scorecard
+from seen_processes import in_environment
 from waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -74,8 +75,10 @@ def test_a_checkpoint_is_evaluated_in_containers_that_show_no_keys(
 ) -> None:
     run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint))
     seen: dict[str, str] = {}
+    in_jobs: set[str] = set()
 
     def over() -> bool:
+        in_jobs.update(in_environment("OPENAI_API_KEY", of="-m evalcore.cli generate"))
         for container in containers(engine):
             if container not in seen:
                 # It may be gone by now.
@@ -92,6 +95,7 @@ def test_a_checkpoint_is_evaluated_in_containers_that_show_no_keys(
     assert "tiny-arithmetic" in airflow.log(DAG, run, "report")
     assert not containers(engine), "what was reported is removed"
     assert any("supervise.py" in text for text in seen.values()), "a container was seen while it ran"
+    assert SECRET in in_jobs
     assert not [text for text in seen.values() if SECRET in text]
     for folder in (airflow.home, tmp_path):
         found = subprocess.run(

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
 import pytest
 
 from demo.cluster import Cluster as Slurm
 from demo.standalone import Airflow
 from evalcore.summarize import Scorecard
 from on_slurm import DAG, LONG, SECRET, SLOW, conf, generate_jobs, generate_of, running_airflow, running_slurm
+from seen_processes import command_lines, in_environment
 from waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -57,16 +57,18 @@ def test_keys_are_nowhere_but_in_the_job(
 ) -> None:
     run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, max_problems=40))
     seen: set[str] = set()
+    in_jobs: set[str] = set()
 
     def over() -> bool:
-        for process in psutil.process_iter(["cmdline"]):
-            seen.add(" ".join(process.info["cmdline"] or []))
+        seen.update(command_lines())
+        in_jobs.update(in_environment("OPENAI_API_KEY", of="-m evalcore.cli generate"))
         seen.add(slurm.run("scontrol", "show", "job", "-o"))
         return airflow.state(DAG, run) in ("success", "failed")
 
     until(over, "the run", 2 * LONG)
     assert airflow.state(DAG, run) == "success"
     assert any("supervise.py" in line for line in seen), "a job was seen while it ran"
+    assert SECRET in in_jobs
     assert not [line for line in seen if SECRET in line]
     # Files and Airflow's database (XComs, rendered templates) on this side, scripts and logs on the other.
     for folder in (airflow.home, tmp_path, slurm.remote_job_dir, slurm.root / "log", slurm.root / "spool"):
