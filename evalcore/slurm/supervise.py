@@ -44,7 +44,6 @@ def main(folder: str) -> int:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             env={**os.environ, **command.get("env", {}), **_secrets(own("secrets.json"))},
-            cwd=command.get("cwd") or None,
         )
     except OSError as error:
         print("evalcore: error: cannot run {}: {}".format(command["argv"][0], error.strerror), flush=True)

@@ -69,7 +69,8 @@ class JobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         await asyncio.sleep(self.delay)
         poller = _poller(self.cluster, self.jobs_folder)
-        answered = known = time.monotonic()
+        answered = time.monotonic()
+        unknown_since: float | None = None
         state = trouble = ""
         async for look in poller.watch(self.job, self.poll_interval):
             now = time.monotonic()
@@ -78,7 +79,7 @@ class JobTrigger(BaseTrigger):
                 if now - answered > MAX_UNREACHABLE:
                     raise look
                 trouble = self._say(str(look), trouble)
-                known = now  # nor that a scheduler has lost it
+                unknown_since = None  # nor that a scheduler has lost it
                 continue
             answered = now
             trouble = self._say(look.trouble, trouble)
@@ -87,8 +88,10 @@ class JobTrigger(BaseTrigger):
                 state = str(look.status)
                 self.log.info("Job %s%s: %s", self.job, look.id and f" (id {look.id})", state)
             if not look.is_unknown:
-                known = now
-            elif now - known > MAX_UNKNOWN:
+                unknown_since = None
+            elif unknown_since is None:
+                unknown_since = now  # the last look that found it may have been long before
+            elif now - unknown_since > MAX_UNKNOWN:
                 try:
                     await asyncio.to_thread(poller.backend.give_up, self.job)
                     break

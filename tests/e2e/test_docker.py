@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from airflow.providers.docker.hooks.docker import DockerHook
+from docker.api.client import APIClient
 
 from demo.engine import Engine
 from evalcore.backends import Look, Unreachable
@@ -143,20 +144,6 @@ def test_a_job_is_stopped_by_another_path_to_it(
     assert not containers(engine, name)
 
 
-def test_a_container_that_was_made_and_not_started_gets_its_secrets(
-    docker: Docker, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*_: object) -> None:
-        raise Unreachable("gone within the start")
-
-    argv = ["sh", "-c", 'echo "key of ${#KEY} letters"']
-    with monkeypatch.context() as patched:
-        patched.setattr(Docker, "_start", away)
-        with pytest.raises(Unreachable):
-            docker.ensure(name, argv, {"KEY": "hunter2"})
-    assert ended(docker, docker.ensure(name, argv, {"KEY": "hunter2"})).log == ["key of 7 letters"]
-
-
 def test_killed_too_often_is_a_failure(docker: Docker, engine: Engine, name: str) -> None:
     argv = ["sleep", "60"]
     for attempt in ("1", "2", "3"):
@@ -207,6 +194,73 @@ def test_an_evalcore_command_runs_this_version_on_what_is_kept_here(
     assert (found.log, str(found.status)) == (["sent along"], "failed with exit code 4")
 
 
+def test_what_was_cut_off_while_it_was_made_is_finished_in_the_same_attempt(
+    docker: Docker, engine: Engine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["sh", "-c", 'echo "key of ${#KEY} letters"; sleep 60']
+    first = docker.folder(name) + "/1"
+    Path(first).mkdir(parents=True)  # all that one left who came this far
+    for step in ("_create", "_start"):  # then before there is a container, then before it runs
+        with monkeypatch.context() as patch:
+            patch.setattr(docker, step, cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                docker.ensure(name, argv, {"KEY": "hunter2"})
+        assert not (Path(first) / "secrets.json").exists()
+    assert docker.look({first: 0})[first].status.state is State.RUNNING
+    assert docker.ensure(name, argv, {"KEY": "hunter2"}) == first
+    prints(docker, first, "key of 7 letters")
+    assert len(containers(engine, name)) == 1
+
+
+def cut_off(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_is_cancelled_before_it_runs_never_does(
+    docker: Docker, engine: Engine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = docker._create
+
+    def cancelled_meanwhile(client: APIClient, folder: Path) -> None:
+        create(client, folder)
+        (folder / "cancelled").touch()
+
+    monkeypatch.setattr(docker, "_create", cancelled_meanwhile)
+    job = docker.ensure(name, ["sh", "-c", "echo up; sleep 60"], {})
+    assert ended(docker, job).status.state is State.CANCELLED
+    assert ended(docker, job).log == []
+    assert not containers(engine, name)
+
+
+def test_another_command_replaces_a_job_of_the_same_name(docker: Docker, engine: Engine, name: str) -> None:
+    first = docker.ensure(name, ["sh", "-c", "echo up; sleep 60"], {})
+    prints(docker, first, "up")
+    second = docker.ensure(name, ["sh", "-c", "echo up; sleep 61"], {})
+    assert second == docker.folder(name) + "/2"
+    assert ended(docker, first).status.state is State.CANCELLED
+    assert len(containers(engine, name)) == 1
+
+
+def test_what_the_profile_says_is_what_the_container_has(
+    engine: Engine, docker: Docker, root: Path, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("there\n")
+    settings = {"shm_size": "8m", "cpus": 0.5, "user": "1234:1235", "env": {"PLAIN": "seen"}}
+    mounts = [f"{tmp_path}/data:/mounted:ro"]
+    size = "df -k /dev/shm | tail -1 | awk '{print $2}'"
+    script = f"{size}; id -u; id -g; echo $PLAIN; cat /mounted/file; touch /mounted/x"
+    made = backend(engine, root, mounts=mounts, **settings)
+    found = ended(made, job := made.ensure(name, ["sh", "-c", script], {"KEY": "k"}))
+    assert found.log[:5] == ["8192", "1234", "1235", "seen", "there"]
+    assert "Read-only file system" in found.log[5]
+    assert found.status.exit_code == 1
+    assert found.id
+    asked = engine.run("inspect", "--format", "{{.HostConfig.NanoCpus}} {{.HostConfig.Memory}}", found.id)
+    assert asked.split() == ["500000000", str(64 << 20)]
+    assert Path(job).stat().st_uid == 1234
+
+
 class Registry(BaseHTTPRequestHandler):
     """Knows no image; or does not know today."""
 
@@ -237,13 +291,6 @@ def test_an_image_that_cannot_be_had(
         registry.shutdown()
     # Asked again with an image that is there, it runs.
     assert ended(docker, docker.ensure(name, ["true"], {})).status.state is State.SUCCEEDED
-
-
-def test_who_is_cut_off_while_it_makes_an_attempt_is_followed(docker: Docker, root: Path, name: str) -> None:
-    (root / name / "1").mkdir(parents=True)
-    job = docker.ensure(name, ["true"], {})
-    assert Path(job).name == "1"
-    assert ended(docker, job).status.state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def the_log_page_is_for_those_who_may_read_the_tasks_logs(airflow: Airflow, run:
     (convert,) = noted.parent.glob("*-convert-*")
     for elsewhere in (str(convert), f"{noted}/../{convert.name}", str(noted / "1"), "/etc"):
         path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/xcomEntries/job"
-        airflow.request("PATCH", path, {"value": elsewhere, "map_index": 0})
+        airflow.request("PATCH", path, {"value": f"local:{elsewhere}", "map_index": 0})
         assert airflow.get(link).status_code == 404, elsewhere
 
 

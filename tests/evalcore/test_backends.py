@@ -32,6 +32,19 @@ def test_the_reason_is_the_commands_last_error_or_its_status_and_last_line(
     assert reason(ended(tmp_path, script)) == said
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["evalcore: error: first", "evalcore: error: last", "bye"], "last"),
+        (["one", "two", " "], "failed with exit code 1: two"),
+        (["evalcore: error: " + "x" * 999], "x" * 500),
+        (["y" * 999], "failed with exit code 1: " + "y" * 500),
+    ],
+)
+def test_the_reason_is_one_line_and_the_last_that_says_something(lines: list[str], said: str) -> None:
+    assert reason(Look(jobs.Status(jobs.State.FAILED, exit_code=1), lines, 0)) == said
+
+
 def test_of_a_long_log_its_end_is_returned(tmp_path: Path) -> None:
     found = ended(tmp_path, f"seq 1 {LOG_BYTES}; echo evalcore: error: too long; exit 1")
     assert reason(found) == "too long"

@@ -20,7 +20,6 @@ from evalcore.profiles import (
     Profiles,
     SlurmProfile,
     load_profiles,
-    walltime_seconds,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -51,31 +50,6 @@ def refusal(act: Callable[[], object]) -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("30", 1800),
-        ("30:15", 1815),
-        ("4:00:00", 14400),
-        ("04:00:01", 14401),
-        ("1-12", 129600),
-        ("1-12:30", 131400),
-        ("1-12:00:05", 129605),
-        ("0-1", 3600),
-        (" 90:00 ", 5400),
-    ],
-)
-def test_walltime_in_slurms_forms(text: str, seconds: int) -> None:
-    assert walltime_seconds(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "4h", "1:2:3:4", "1-", "1-1:1:1:1", "-5", "UNLIMITED", "0", "0:0", "٤:00"]
-)
-def test_no_walltime(text: str) -> None:
-    assert "days-hours:minutes:seconds" in refusal(lambda: walltime_seconds(text))
 
 
 def test_a_file_as_nemotron_has_it(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,24 +185,6 @@ def test_docker(read: Read) -> None:
         mounts=("/data:/data",),
         docker_conn_id="docker_gpu",
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('shm_size = "16gb"', "d.shm_size: expected a whole number and b, k, m or g: 16g"),
-        ('memory = "1.5g"', "d.memory: expected a whole number and b, k, m or g: 16g"),
-        ("cpus = 0", "d.cpus: Input should be greater than 0"),
-        ("gpus = -2", "d.gpus: Input should be greater than or equal to -1"),
-        ('user = "$USER"', "d.user: expected a name of letters"),
-        ('container_image = "a b"', "d.container_image: expected an image"),
-        ('container_image = "--privileged"', "d.container_image: expected an image"),
-        ('mounts = ["data:/data"]', "d.mounts.0: expected /there:/here"),
-    ],
-)
-def test_what_docker_does_not_take(read: Read, text: str, message: str) -> None:
-    lines = [line for line in DOCKER.splitlines() if line.split()[0] != text.split()[0]]
-    assert message in refusal(lambda: read("\n".join(["[d]", *lines, text])).get("d"))
 
 
 @pytest.mark.parametrize(("text", "gpus"), [("gpus = -1", -1), ("gpus_per_node = 8", 8), ("", 0)])

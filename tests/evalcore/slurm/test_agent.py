@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from evalcore.backends import Unreachable
 from evalcore.slurm import agent
+from evalcore.slurm.cluster import Cluster
 from evalcore.slurm.shipping import archive
 from fake_slurm import FakeSlurm
 
@@ -45,7 +48,7 @@ def answer(capsys: pytest.CaptureFixture[str], **request: Any) -> Any:
 def test_a_refusal_is_final_or_for_now(
     slurm: FakeSlurm, tmp_path: Path, refused: str, kind: str, secrets: bool
 ) -> None:
-    slurm.set("sbatch", refused)
+    slurm.does("sbatch", refused)
     with pytest.raises(agent.Failure, match="sbatch: ") as failure:
         submit(tmp_path / "eval" / "1")
     assert failure.value.kind == kind
@@ -63,20 +66,11 @@ def test_a_job_that_never_starts_leaves_no_secrets(slurm: FakeSlurm, tmp_path: P
     assert not list(tmp_path.glob("eval/*/secrets*"))
 
 
-def test_a_job_whose_id_was_lost_is_cancelled_by_its_name(slurm: FakeSlurm, tmp_path: Path) -> None:
-    folder = tmp_path / "eval" / "1"
-    submit(folder)
-    (folder / "id").unlink()
-    slurm.set("squeue", 'case "$*" in *"--name eval.1 "*) echo 4711;; esac')
-    assert agent.cancel([str(folder)]) == {"ids": ["4711"]}
-    assert "scancel --quiet 4711" in slurm.calls
-
-
 def test_a_job_whose_folder_was_removed_is_found_again_by_its_name(slurm: FakeSlurm, tmp_path: Path) -> None:
     folder = tmp_path / "eval" / "1"
     agent.mark(str(folder), agent.LOST)
     assert agent.look({str(folder): 0})["jobs"][str(folder)]["lost"]
-    slurm.set("squeue", "echo 4711")
+    slurm.says("squeue", "4711\n")
     assert submit(folder) == {"id": "4711", "new": False}
 
 
@@ -86,7 +80,7 @@ def test_it_is_not_cancelled_while_nobody_knows_whether_it_was_submitted(
     folder = tmp_path / "eval" / "1"
     submit(folder)
     (folder / "id").unlink()
-    slurm.set("squeue", "exit 1")
+    slurm.says("squeue", code=1)
     with pytest.raises(agent.Failure, match="squeue"):
         agent.cancel([str(folder)])
     assert (folder / "secrets.json").exists()
@@ -96,7 +90,7 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm: FakeSlurm, tmp_path
     folder = tmp_path / "eval" / "1"
     submit(folder)
     assert agent.look({str(folder): 0})["jobs"][str(folder)]["is_queue_known"]
-    slurm.set("squeue", "exit 1")
+    slurm.says("squeue", code=1)
     assert not agent.look({str(folder): 0})["jobs"][str(folder)]["is_queue_known"]
 
 
@@ -152,3 +146,21 @@ def test_what_a_site_has_removed_in_part_is_sent_again(tmp_path: Path) -> None:
     assert agent.unpack(*arguments) == {"new": True}
     assert (folder / "evalcore" / "cli.py").exists()
     assert agent.missing([str(folder)]) == {"missing": []}
+
+
+def test_an_archive_that_did_not_arrive_as_it_was_is_not_unpacked(cluster: Cluster, tmp_path: Path) -> None:
+    sent = archive()
+    torn = (sent.data[:-1] + b"x").hex()
+    ask = {"digest": sent.digest, "check": []}
+    with pytest.raises(Unreachable, match="what arrived is not what was sent"):
+        cluster._ask("unpack", folder=str(tmp_path / "code"), archive=torn, **ask)
+    assert not list(tmp_path.glob("code*"))
+    cluster._ask("unpack", folder=str(tmp_path / "code"), archive=sent.data.hex(), **ask)
+    assert (tmp_path / "code" / "evalcore" / "slurm" / "agent.py").is_file()
+
+
+def test_the_digest_is_that_of_the_file(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "grades").mkdir()
+    found = cluster._ask("files", folder=str(tmp_path), patterns=["*.json", "grades"])["files"]
+    assert found == {"manifest.json": {"size": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from evalcore.backends import Unreachable
 from evalcore.slurm.shell import Here
 
 
@@ -20,3 +21,8 @@ def test_commands_here_do_not_have_what_airflow_has(monkeypatch: pytest.MonkeyPa
     said = Here().run("env", b"", timeout=10).stdout.decode().splitlines()
     assert {"SLURM_CONF=seen", "MODULEPATH=seen"} <= set(said)
     assert not [line for line in said if line.endswith("=hidden")]
+
+
+def test_a_host_that_takes_too_long_is_unreachable() -> None:
+    with pytest.raises(Unreachable, match="no answer within 0 s"):
+        Here().run("sleep 60", b"", timeout=0.1)

@@ -26,6 +26,9 @@ host = "login"
 PLAIN = "seen"
 HF_TOKEN = "${oc.env:HF_TOKEN}"
 OTHER_KEY = "${oc.env:MINE}"
+
+[own]
+env = {PLAIN = "seen", OTHER_KEY = "${oc.env:MINE}"}
 """
 
 
@@ -58,6 +61,8 @@ def test_a_cluster_gets_keys_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -
     assert environment("there") == {"WANDB_API_KEY": "w", "HF_TOKEN": "h", "OTHER_KEY": "m"}
     assert environment("here") == {"WANDB_API_KEY": "w", "HF_TOKEN": "h"}
     assert environment("local")["UNRELATED"] == "u"
+    assert environment("own")["UNRELATED"] == "u"
+    assert (environment("own")["PLAIN"], environment("own")["OTHER_KEY"]) == ("seen", "m")
 
 
 def test_who_is_logged_in_at_wandb_need_not_export_the_key(

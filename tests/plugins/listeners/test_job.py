@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 import task_instance
 from evalcore import jobs
 from evalcore.backends import Local, Look, Unreachable
+from evalcore.errors import JobError
 from listeners.job import on_task_instance_failed, on_task_instance_skipped, on_task_instance_success, to_stop
 from waiting import until
 
@@ -97,14 +98,22 @@ def test_a_mark_that_is_taken_back_cancels_nothing(session: Session, job: Path) 
     assert not (job / jobs.CANCELLED).exists()
 
 
+@pytest.mark.parametrize(
+    "why", [PermissionError(13, "Permission denied"), Unreachable("away"), JobError("no")]
+)
 def test_a_job_that_cannot_be_cancelled_does_not_spoil_the_mark(
-    session: Session, job: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    session: Session,
+    job: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    why: Exception,
 ) -> None:
     def denied(folder: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(folder))
+        raise why
 
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "request_cancel", denied)
+        patch.setattr("listeners.job.PATIENCE", 0.0)
         on_task_instance_failed(marked(session, job, "failed"))
         commit(session)
     assert [r.getMessage() for r in caplog.records if "cannot cancel job" in r.getMessage()]

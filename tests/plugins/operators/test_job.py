@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+import structlog.testing
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -18,7 +21,7 @@ from airflow.sdk.exceptions import (
 )
 
 from evalcore import jobs
-from evalcore.backends import Local
+from evalcore.backends import Local, Unreachable
 from evalcore.errors import JobError
 from hooks.backends import environment
 from operators.convert import ConvertOperator
@@ -81,6 +84,7 @@ def test_a_long_one_is_waited_for_deferred(tmp_path: Path, context: Any) -> None
     with pytest.raises(TaskDeferred) as again:
         task.resume(context, {"job": str(job)})
     assert again.value.trigger.job == str(job)
+    assert again.value.trigger.jobs_folder == str(tmp_path)
     (tmp_path / "go").touch()
     ended(job)
     assert task.resume(context, {"job": str(job)}) == "done"
@@ -99,6 +103,15 @@ def test_a_failure_is_the_commands_own_last_error(tmp_path: Path, context: Any) 
     )
     with pytest.raises(JobFailed, match=r"gsm8k: gsm8k has no row 7 \(log: .*log.txt\)"):
         task.execute(context)
+    assert context["ti"].xcoms["failure"] == "gsm8k has no row 7"
+
+
+def test_the_end_of_the_jobs_log_is_in_the_tasks(tmp_path: Path, context: Any) -> None:
+    with structlog.testing.capture_logs() as logged:
+        operator(tmp_path, "seq 1 100", patience=120).execute(context)
+    said = [entry["event"] for entry in logged]
+    assert said[-20:] == [str(n) for n in range(81, 101)]
+    assert "80" not in said
 
 
 def test_a_failure_is_not_tried_again_by_airflow_but_by_whoever_clears_it(
@@ -268,10 +281,100 @@ def test_without_a_command_the_task_is_skipped(tmp_path: Path, context: Any) -> 
         task.execute(context)
 
 
+def test_needs_that_were_stopped_are_made_again(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_at = Preparing(tmp_path, "sleep 300")
+    monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
+    task = operator(tmp_path, "true")
+    with pytest.raises(TaskDeferred) as stop:
+        task.execute(context)
+    first = stop.value.trigger.job
+    # Airflow can call it too early, after a triggerer's restart for instance.
+    with pytest.raises(TaskDeferred) as again:
+        task.resume_prepared(context, {"job": first})
+    assert (again.value.trigger.job, again.value.method_name) == (first, "resume_prepared")
+    jobs.cancel(Path(first))
+    with pytest.raises(TaskDeferred) as anew:
+        task.resume_prepared(context, {"job": first})
+    assert anew.value.trigger.job == first.replace("/1", "/2")
+    assert anew.value.method_name == "resume_prepared"
+
+
+class Away(Local):
+    """A backend that is not there at first; what it fetches it only writes down."""
+
+    def __init__(self, root: Path, times: int) -> None:
+        super().__init__(root)
+        self.times = times
+        self.fetched: list[tuple[str, Path, bool]] = []
+
+    def ensure(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> str:
+        self.times -= 1
+        if self.times >= 0:
+            raise Unreachable("login: timed out")
+        return super().ensure(name, argv, env)
+
+    def fetch(self, folder: str, into: Path) -> None:
+        self.fetched.append((folder, into, bool(list(self.root.glob("*/*/consumed")))))
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the operator waited each time, without having to wait."""
+    found: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(found), sleep=found.append)
+    monkeypatch.setattr("operators.job.time", clock)
+    return found
+
+
+def test_a_backend_that_is_away_is_asked_again(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    runs_at = Away(tmp_path, times=7)
+    monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
+    deferred(operator(tmp_path, "sleep 300"), context)
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
+
+
+def test_one_that_stays_away_is_left_to_airflows_retry(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    runs_at = Away(tmp_path, times=1000)
+    monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
+    with pytest.raises(AirflowException, match="cluster local: login: timed out") as error:
+        operator(tmp_path, "true").execute(context)
+    assert not isinstance(error.value, AirflowFailException)
+    assert 500 < sum(pauses) <= 600
+    # Nobody waits for it in a task that is being stopped.
+    pauses.clear()
+    task = operator(tmp_path, "true")
+    task.on_kill()
+    with pytest.raises(AirflowException, match="login: timed out"):
+        task.execute(context)
+    assert pauses == []
+
+
+def test_results_are_brought_of_what_succeeded_before_it_counts_as_reported(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_at = Away(tmp_path, times=0)
+    monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
+    brings = {"brings": ["/there/gsm8k", "/here/gsm8k"], "patience": 120}
+    with pytest.raises(JobFailed):
+        operator(tmp_path, "exit 1", **brings).execute(context)
+    assert runs_at.fetched == []
+    shutil.rmtree(newest(context))
+    operator(tmp_path, "true", **brings).execute(context)
+    assert runs_at.fetched == [("/there/gsm8k", Path("/here/gsm8k"), False)]
+    assert (newest(context) / jobs.CONSUMED).exists()
+
+
 def test_a_folder_that_cannot_be_written_fails_at_once(tmp_path: Path, context: Any) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AirflowFailException, match="cannot start in"):
         operator(tmp_path / "file", "true").execute(context)
+    assert "cannot start in" in context["ti"].xcoms["failure"]
 
 
 def test_a_job_inherits_keys_but_nothing_of_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +385,25 @@ def test_a_job_inherits_keys_but_nothing_of_airflow(monkeypatch: pytest.MonkeyPa
     env = environment("local")
     assert env["WANDB_API_KEY"] == "k"
     assert not [name for name in env if "AIRFLOW_" in name]
+
+
+def test_a_job_gets_what_its_profile_says(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = tmp_path / "env.toml"
+    profiles.write_text('[local]\nenv = {PLAIN = "seen", KEY = "${oc.env:MINE}"}\n')
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(profiles))
+    monkeypatch.setenv("MINE", "mine")
+    operator(tmp_path, "echo $PLAIN $KEY", patience=120).execute(context)
+    assert (newest(context) / jobs.LOG).read_text() == "seen mine\n"
+
+
+def test_the_link_is_below_the_servers_own_path(
+    context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.com/airflow/")
+    link = JobLogLink().get_link(operator(tmp_path, "true"), ti_key=TaskInstance())
+    assert link.startswith("/airflow/evalcore/jobs/evaluate/")
 
 
 def test_the_link_is_a_path_with_every_part_quoted(context: Any, tmp_path: Path) -> None:
@@ -345,6 +467,9 @@ def test_a_log_that_is_a_link_to_another_file_is_not_shown(noted: str, tmp_path:
     assert found is not None
     runs_at, job = found
     assert list(runs_at.log(job)) == ["hi\n"]
+    with (Path(job) / jobs.LOG).open("a") as stream:
+        stream.writelines(f"{n:09}\n" for n in range(20_000))
+    assert "".join(runs_at.log(job)).splitlines() == ["hi", *(f"{n:09}" for n in range(20_000))]
     log = Path(job) / jobs.LOG
     log.unlink()
     log.symlink_to(tmp_path / "secret")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -249,3 +251,48 @@ def test_a_checkpoint_has_to_be_in_the_containers_too(
     copied.parent.mkdir()
     copied.symlink_to(CHECKPOINT)
     assert run(task, copied.parent, checkpoint=str(copied), cluster="box")[0]
+
+
+def on_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **keys: object) -> Path:
+    """Makes a profile ``cluster`` whose login node is here; returns its remote_job_dir."""
+    remote = tmp_path / "remote"
+    said = {"executor": "slurm", "tunnel": "local", "remote_job_dir": str(remote), "python": sys.executable}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {**said, **keys}.items()]
+    (tmp_path / "env.toml").write_text("\n".join(["[cluster]", *lines, ""]))
+    monkeypatch.setenv("EVALCORE_ENV_TOML", str(tmp_path / "env.toml"))
+    return remote
+
+
+def test_on_a_cluster_commands_are_laid_out_over_there(
+    task: PlanOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = on_cluster(tmp_path, monkeypatch)
+    here = tmp_path / "here"
+    benchmarks, xcoms = run(task, here, cluster="cluster")
+    part = Path("tiny", CHECKPOINT.name, "tiny-arithmetic")
+    there = str(remote / "results" / part)
+    assert benchmarks[0]["brings"] == [there, str(here / part)]
+    assert benchmarks[0]["grade"][:3] == ["evalcore", "grade", there]
+    assert xcoms["jobs_folder"] == str(here / ".jobs")
+    assert not here.exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "params", "message"),
+    [
+        ({}, {"checkpoint": "/no/such"}, "checkpoint /no/such: no such folder"),
+        ({"remote_job_dir": "/dev/null/jobs"}, {}, "cluster cluster: /dev/null/.*: Not a directory"),
+    ],
+)
+def test_what_is_wrong_there_fails_the_task_at_once(
+    task: PlanOperator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keys: dict[str, object],
+    params: dict[str, Any],
+    message: str,
+) -> None:
+    on_cluster(tmp_path, monkeypatch, **keys)
+    with pytest.raises(AirflowFailException, match=message) as failure:
+        run(task, tmp_path / "here", cluster="cluster", **params)
+    assert "\n" not in str(failure.value)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from evalcore.slurm.cluster import Cluster
 from operators.job import JobFailed
 from operators.slurm import XCOM_SLURM, SlurmSubmitOperator
 from task_instance import TaskInstance
@@ -90,6 +89,38 @@ def test_an_sbatch_that_greets_its_users(cluster: Path, monkeypatch: pytest.Monk
     assert context["ti"].xcoms[XCOM_SLURM]["id"] == "4711"
 
 
+def test_a_command_is_run_as_it_is_with_a_tasks_own_variables(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "of the worker")
+    task = SlurmSubmitOperator(
+        task_id="train",
+        cluster="here",
+        command=["printenv", "HF_TOKEN", "a  b;c"],
+        env={"HF_TOKEN": "of the task", "a  b;c": "as it is"},
+    )
+    with pytest.raises(TaskDeferred) as stop:
+        task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+    job = stop.value.trigger.job
+    until(lambda: task._backend().look({job: 0})[job].status.state.is_over, "the job")
+    assert task._backend().look({job: 0})[job].log == ["of the task", "as it is"]
+
+
+def test_what_may_be_templated() -> None:
+    task = SlurmSubmitOperator(
+        task_id="train",
+        cluster="{{ params.c }}",
+        script="echo {{ params.c }}",
+        options={"time": "{{ params.c }}"},
+        dependency="afterok:{{ params.c }}",
+        env={"A": "{{ params.c }}"},
+        array=["{{ params.c }}"],  # type: ignore[list-item]
+    )
+    task.render_template_fields({"params": {"c": "7"}})  # type: ignore[typeddict-item]
+    assert (task.cluster, task.argv[-1], task.options) == ("7", "echo 7", {"time": "7"})
+    assert (task.dependency, task.env, task.array) == ("afterok:7", {"A": "7"}, ["7"])
+
+
 def test_a_script_that_fails_half_way_fails_the_task(cluster: Path) -> None:
     context = {"ti": TaskInstance()}
     task = SlurmSubmitOperator(task_id="train", cluster="here", script="printf 'no GPU'\nfalse\necho never")
@@ -121,12 +152,17 @@ def test_what_cannot_be_submitted_fails_at_once(cluster: Path, options: dict[str
         task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
 
 
-@pytest.mark.parametrize(("array", "tasks"), [(12, 12), ("12", 12), ([3, 5], 2), ((), 0)])
-def test_a_number_of_tasks_may_come_from_a_template(cluster: Path, array: Any, tasks: int) -> None:
+@pytest.mark.parametrize(
+    ("array", "said"), [(3, "0,1,2"), ("12", "0,1,2,3,4,5,6,7,8,9,10,11"), ([2, 5], "2,5"), ((), "")]
+)
+def test_an_array_is_a_number_of_tasks_which_may_come_from_a_template_or_their_numbers(
+    cluster: Path, array: Any, said: str
+) -> None:
     task = SlurmSubmitOperator(task_id="train", cluster="here", command=["true"], array=array)
-    found = task._backend()
-    assert isinstance(found, Cluster)
-    assert len(found.array) == tasks
+    with pytest.raises(TaskDeferred):
+        task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+    header = (cluster / "4711").read_text().splitlines()
+    assert [line for line in header if "--array" in line] == ([f"#SBATCH --array={said}"] if said else [])
 
 
 def test_an_env_toml_over_there_has_no_say(cluster: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog.testing
@@ -26,7 +28,8 @@ def running(tmp_path: Path) -> Iterator[Path]:
 
 
 async def fire(trigger: JobTrigger) -> object:
-    return (await anext(aiter(trigger.run()))).payload
+    async with asyncio.timeout(120):
+        return (await anext(aiter(trigger.run()))).payload
 
 
 def test_it_survives_serialisation() -> None:
@@ -123,67 +126,6 @@ async def test_it_repeats_the_last_new_lines_of_the_log(tmp_path: Path) -> None:
     assert ended == f"Job {job}: succeeded"
 
 
-class Away(Local):
-    """A backend that cannot be told anything the first time.
-
-    looks: what each finds: ``.`` a job that runs, ``?`` one that it has lost, ``x`` one that is over, or ``!``.
-    """
-
-    def __init__(self, root: Path, looks: str = "") -> None:
-        super().__init__(root)
-        self.looks = iter(looks)
-        self.told: list[str] = []
-
-    def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
-        if (found := next(self.looks)) == "!":
-            raise Unreachable("away")
-        state = jobs.State.SUCCEEDED if found == "x" else jobs.State.RUNNING
-        return {job: Look(jobs.Status(state), [], 0, is_unknown=found == "?") for job in offsets}
-
-    def give_up(self, job: str) -> None:
-        self._tell("give up")
-
-    def cancel(self, jobs_: Sequence[str]) -> None:
-        self._tell("cancel")
-
-    def _tell(self, what: str) -> None:
-        self.told.append(what)
-        if len(self.told) == 1:
-            raise Unreachable("not now")
-
-
-def watch(away: Away, monkeypatch: pytest.MonkeyPatch) -> JobTrigger:
-    monkeypatch.setattr(job_trigger, "backend", lambda cluster, folder: away)
-    return JobTrigger("/jobs/a/1", jobs_folder=str(away.root), poll_interval=0.02)
-
-
-async def test_a_job_is_not_lost_because_nobody_could_ask_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_trigger, "MAX_UNKNOWN", 0.3)
-    away = Away(tmp_path, "." + "!" * 25 + "?x")
-    await fire(watch(away, monkeypatch))
-    assert not away.told
-
-
-async def test_a_job_that_stays_unknown_is_given_up_as_soon_as_that_can_be_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_trigger, "MAX_UNKNOWN", 0.1)
-    away = Away(tmp_path, "?" * 1000)
-    await fire(watch(away, monkeypatch))
-    assert away.told == ["give up", "give up"]
-
-
-async def test_a_cancellation_that_does_not_arrive_is_sent_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_trigger, "_CANCEL_AGAIN", 0.01)
-    away = Away(tmp_path)
-    await watch(away, monkeypatch).on_kill()
-    assert away.told == ["cancel", "cancel"]
-
-
 def test_a_cluster_has_one_poller_for_all_folders_of_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,3 +162,163 @@ async def test_all_jobs_of_a_backend_are_looked_at_together(
     events = await asyncio.gather(*map(fire, triggers))
     assert events == [{"job": str(job)} for job in ended]
     assert found.looks == 2, "the one that failed, and one for all"
+
+
+class Scripted(Local):
+    """A backend whose looks find what they are told, the last of it again and again.
+
+    told: what it was told; the first time it was not to be reached.
+    """
+
+    def __init__(self, root: Path, *looks: Look | Exception) -> None:
+        super().__init__(root)
+        self.looks = list(looks)
+        self.offsets: list[dict[str, int]] = []
+        self.told: list[str] = []
+
+    def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
+        self.offsets.append(dict(offsets))
+        found = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        if isinstance(found, Exception):
+            raise found
+        return dict.fromkeys(offsets, found)
+
+    def give_up(self, job: str) -> None:
+        self._tell(f"give up {job}")
+
+    def cancel(self, jobs_: Sequence[str]) -> None:
+        self._tell(f"cancel {' '.join(jobs_)}")
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if len(self.told) == 1:
+            raise Unreachable("not now")
+
+
+RUNNING = Look(jobs.Status(jobs.State.RUNNING), [], 0)
+UNKNOWN = RUNNING._replace(is_unknown=True)
+SUCCEEDED = Look(jobs.Status(jobs.State.SUCCEEDED), [], 0)
+
+
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *looks: Look | Exception
+) -> tuple[Scripted, JobTrigger]:
+    found = Scripted(tmp_path, *looks)
+    found.poll_interval = 3600.0  # the trigger's own goes before it
+    monkeypatch.setattr(job_trigger, "backend", lambda cluster, folder: found)
+    return found, JobTrigger("/jobs/a/1", jobs_folder=str(tmp_path), poll_interval=0.01)
+
+
+async def test_a_job_that_stays_unknown_is_given_up_as_soon_as_that_can_be_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found, trigger = scripted(monkeypatch, tmp_path, UNKNOWN)
+    monkeypatch.setattr(job_trigger, "MAX_UNKNOWN", 0.3)
+    started = time.monotonic()
+    assert await fire(trigger) == {"job": "/jobs/a/1"}
+    assert time.monotonic() - started >= 0.3
+    assert found.told == ["give up /jobs/a/1"] * 2
+
+
+async def test_a_cancellation_that_does_not_arrive_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(job_trigger, "_CANCEL_AGAIN", 0.01)
+    found, trigger = scripted(monkeypatch, tmp_path, RUNNING)
+    await trigger.on_kill()
+    assert found.told == ["cancel /jobs/a/1"] * 2
+
+
+def a_minute_passes_with_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = itertools.count()
+    monkeypatch.setattr(job_trigger, "time", SimpleNamespace(monotonic=lambda: 60.0 * next(minutes)))
+    monkeypatch.setattr(job_trigger, "MAX_UNKNOWN", 150.0)
+
+
+async def test_only_an_unbroken_time_of_not_knowing_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    a_minute_passes_with_each_look(monkeypatch)
+    monkeypatch.setattr(job_trigger, "MAX_UNREACHABLE", 150.0)
+    away = [Unreachable("away")] * 2
+    looks = [*[UNKNOWN] * 3, RUNNING, *[UNKNOWN] * 3, *away, RUNNING, *away, UNKNOWN, *away, UNKNOWN, RUNNING]
+    found, trigger = scripted(monkeypatch, tmp_path, *looks, SUCCEEDED)
+    assert await fire(trigger) == {"job": "/jobs/a/1"}
+    assert found.told == []
+    assert len(found.offsets) == len(looks) + 1
+
+
+async def test_a_job_is_not_unknown_for_as_long_as_nobody_could_be_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What has ended meanwhile may be unknown for some seconds after it, too."""
+    a_minute_passes_with_each_look(monkeypatch)
+    away = [Unreachable("away")] * 5
+    found, trigger = scripted(monkeypatch, tmp_path, RUNNING, *away, UNKNOWN, UNKNOWN, SUCCEEDED)
+    assert await fire(trigger) == {"job": "/jobs/a/1"}
+    assert found.told == []
+
+
+async def test_each_line_of_the_log_is_repeated_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    looks = [RUNNING._replace(log=["one"], offset=4), RUNNING._replace(log=["two"], offset=8)]
+    found, trigger = scripted(monkeypatch, tmp_path, *looks, SUCCEEDED._replace(offset=8))
+    with structlog.testing.capture_logs() as logged:
+        await fire(trigger)
+    assert found.offsets == [{"/jobs/a/1": 0}, {"/jobs/a/1": 4}, {"/jobs/a/1": 8}]
+    said = ["one", "Job /jobs/a/1: running", "two", "Job /jobs/a/1: succeeded"]
+    assert [entry["event"] for entry in logged] == said
+
+
+async def test_of_two_that_watch_a_job_the_one_that_came_later_decides_on_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found, trigger = scripted(monkeypatch, tmp_path, RUNNING._replace(offset=4))
+    first = asyncio.create_task(fire(trigger))
+    await asyncio.to_thread(until, lambda: {"/jobs/a/1": 4} in found.offsets, "the first to have the log")
+    before = len(found.offsets)
+    second = asyncio.create_task(fire(JobTrigger("/jobs/a/1", jobs_folder=str(tmp_path), poll_interval=0.01)))
+    await asyncio.to_thread(
+        until, lambda: {"/jobs/a/1": 0} in found.offsets[before:], "the log for the second"
+    )
+    found.looks = [SUCCEEDED]
+    assert await first == await second == {"job": "/jobs/a/1"}
+
+
+async def test_nobody_is_asked_for_whom_nobody_waits_and_who_comes_later_is_served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found, trigger = scripted(monkeypatch, tmp_path, SUCCEEDED)
+    await fire(trigger)
+    await asyncio.sleep(0.3)
+    asked = len(found.offsets)
+    assert asked <= 2, "one under way when it was over"
+    await asyncio.sleep(0.3)
+    assert len(found.offsets) == asked
+    await fire(trigger)
+    assert found.offsets[-1] == {"/jobs/a/1": 0}
+
+
+async def test_why_a_state_may_not_be_the_newest_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    troubled = RUNNING._replace(trouble="squeue: no answer", id="4711")
+    _, trigger = scripted(monkeypatch, tmp_path, troubled, troubled, RUNNING, troubled, SUCCEEDED)
+    with structlog.testing.capture_logs() as logged:
+        await fire(trigger)
+    warned = "Cannot look at job /jobs/a/1 (squeue: no answer); trying again"
+    assert [entry["event"] for entry in logged] == [
+        warned,
+        "Job /jobs/a/1 (id 4711): running",
+        warned,
+        "Job /jobs/a/1: succeeded",
+    ]
+
+
+async def test_looks_are_as_far_apart_as_the_backend_wants_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found, _ = scripted(monkeypatch, tmp_path, RUNNING, RUNNING, SUCCEEDED)
+    found.poll_interval = 0.3
+    started = time.monotonic()
+    await fire(JobTrigger("/jobs/a/1", jobs_folder=str(tmp_path)))
+    assert time.monotonic() - started >= 0.6
