@@ -92,6 +92,8 @@ def submit(folder: str, script: str, supervisor: str, command: Json, secrets: di
         if found:
             _write(folder, ID, found)
             return {"id": found, "new": False}
+        if os.path.exists(os.path.join(folder, CANCELLED)):
+            raise Failure(f"{folder}: cancelled before it was submitted")
         _write(folder, COMMAND, json.dumps(command))
         _write(folder, SUPERVISOR, supervisor)
         for task in command.get("tasks") or [None]:
@@ -113,9 +115,8 @@ def submit(folder: str, script: str, supervisor: str, command: Json, secrets: di
         numbers = re.findall(r"^(\d+)(?:;.*)?$", done.stdout, re.MULTILINE)
         if not numbers:
             raise Failure(f"sbatch: no number of a job in its answer: {_one_line(done.stdout)}")
-        number = str(numbers[-1])
-        _write(folder, ID, number)
-        return {"id": number, "new": True}
+        _write(folder, ID, numbers[-1])
+        return {"id": numbers[-1], "new": True}
 
 
 def look(jobs: dict[str, int]) -> Json:
@@ -183,8 +184,7 @@ def cancel(folders: list[str]) -> Json:
             number = _read(folder, ID)
             if not number and os.path.exists(os.path.join(folder, SCRIPT)):
                 number = _by_name(_job_name(folder)) or ""
-                if number:
-                    _write(folder, ID, number)
+                _write(folder, ID, number)
             numbers += [number] if number else []
     if numbers:
         done = _call(["scancel", "--quiet", *numbers])

@@ -373,9 +373,10 @@ def test_a_job_that_nobody_knows_is_given_up_only_when_told(cluster: Cluster, na
 def test_another_command_replaces_a_job_of_the_same_name(cluster: Cluster, slurm: Slurm, name: str) -> None:
     first = cluster.ensure(name, ["sleep", "600"], {})
     running(cluster, first)
-    second = cluster.ensure(name, ["sleep", "601"], {})
-    assert second != first
+    with pytest.raises(Unreachable, match="is told to stop"):
+        cluster.ensure(name, ["sleep", "601"], {})
     assert ended(cluster, first).status.state is State.CANCELLED
+    assert cluster.ensure(name, ["sleep", "601"], {}) != first
 
 
 def test_of_an_array_only_the_tasks_that_failed_run_again(

@@ -56,6 +56,15 @@ def test_a_refusal_is_final_or_for_now(
     assert (tmp_path / "eval" / "1" / "secrets.json").exists() is secrets
 
 
+def test_what_is_cancelled_while_it_is_being_submitted_is_not(slurm: FakeSlurm, tmp_path: Path) -> None:
+    folder = tmp_path / "eval" / "1"
+    folder.mkdir(parents=True)
+    agent.cancel([str(folder)])
+    with pytest.raises(agent.Failure, match="cancelled before it was submitted"):
+        submit(folder)
+    assert not slurm.calls("sbatch")
+
+
 def test_a_job_that_never_starts_leaves_no_secrets(slurm: FakeSlurm, tmp_path: Path) -> None:
     cancelled, failed = tmp_path / "eval" / "1", tmp_path / "eval" / "2"
     for folder in (cancelled, failed):
