@@ -21,6 +21,9 @@ from evalcore.errors import ServerError
 from evalcore.serving.embedded import running
 from scripted_server import CHECKPOINT, collect, completion, refusal, request, scripted
 
+# They wait, as clients do.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:

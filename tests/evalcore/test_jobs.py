@@ -22,6 +22,9 @@ from evalcore.errors import JobError
 from evalcore.jobs import State
 from waiting import bystander, until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 SLEEP = ["sleep", "300"]
 
 

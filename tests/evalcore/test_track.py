@@ -24,6 +24,9 @@ from evalcore.summarize import Scorecard, summarize
 from evalcore.track import _load, metrics, run_id, track
 from synthetic_results import CHECKPOINT, Sample, manifest, write
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 # A separate process: what W&B prints, where it writes and what it reads from the environment are all
 # part of what is tested, and it keeps state in its process.
 TRACK = """

@@ -19,6 +19,9 @@ from evalcore.serving.embedded import running
 from evalcore.serving.launch import server_command, serving
 from waiting import started, until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include/tiny/checkpoints").iterdir())[1]
 
 COMMANDS = {

@@ -20,6 +20,9 @@ from evalcore.slurm.shell import Finished, Here
 from evalcore.slurm.shipping import archive
 from fake_slurm import COMMAND, FakeSlurm, attempt, cluster_on, look
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include" / "tiny" / "checkpoints").glob("step-*"))[1]
 
 KILLED = '{"exit_code": null, "signal": 11, "terminated": false}\n'

@@ -16,6 +16,9 @@ import pytest
 from evalcore.slurm import supervise
 from waiting import started, until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 SUPERVISE = [sys.executable, str(Path(supervise.__file__))]
 
 

@@ -20,6 +20,9 @@ from hooks import slurm
 from hooks.slurm import SshShell
 from waiting import until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 KEY = paramiko.ECDSAKey.generate()
 
 

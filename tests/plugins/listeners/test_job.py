@@ -17,6 +17,9 @@ from evalcore.errors import JobError
 from listeners.job import on_task_instance_failed, on_task_instance_skipped, on_task_instance_success, to_stop
 from waiting import until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 KEY = ("evaluate", "r", "score.grade", 3)
 
 

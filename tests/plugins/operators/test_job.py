@@ -34,6 +34,9 @@ from operators.track import TrackOperator
 from task_instance import TaskInstance
 from waiting import until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,9 @@ from evalcore.slurm.cluster import Cluster
 from operators.plan import PlanOperator, config_from_params
 from task_instance import TaskInstance
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include" / "tiny" / "checkpoints").glob("step-*"))[1]
 EMPTY = {
     **dict.fromkeys(

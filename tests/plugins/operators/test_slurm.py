@@ -15,6 +15,9 @@ from operators.slurm import XCOM_SLURM, SlurmSubmitOperator
 from task_instance import TaskInstance
 from waiting import until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 # sbatch runs the script at once; the queue knows what runs, accounting what has ended.
 SBATCH = """#!/bin/bash
 [ -z "$GREETS" ] || echo "Welcome to node 7; no maintenance is planned"

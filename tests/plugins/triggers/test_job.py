@@ -19,6 +19,9 @@ from triggers import job as job_trigger
 from triggers.job import JobTrigger
 from waiting import until
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Path]:

@@ -19,6 +19,9 @@ from evalcore.errors import CheckpointError, ConfigError, ServerError
 from evalcore.serving.embedded import running, serve
 from random_llama import write_llama
 
+# They start processes, and wait for them.
+pytestmark = pytest.mark.slow
+
 _SERVE = "import sys; from pathlib import Path; from evalcore.serving.embedded import serve; "
 
 
