@@ -85,7 +85,9 @@ def main() -> None:
             cluster = Cluster(profile, shell)
             console.print(f"[dim]submitting {jobs_wanted} jobs to {NODES} nodes …[/]")
             began = time.monotonic()
-            jobs = [cluster.ensure(f"bench-{i}", ["sleep", str(130 + i % 40)], {}) for i in range(jobs_wanted)]
+            jobs = [
+                cluster.ensure(f"bench-{i}", ["sleep", str(130 + i % 40)], {}) for i in range(jobs_wanted)
+            ]
             submitting, submitted = time.monotonic() - began, shell.commands
             console.print("[dim]watching them …[/]")
             cpu, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
