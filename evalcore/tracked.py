@@ -1,0 +1,181 @@
+"""Training runs to follow: one YAML file each, in ``include/tracked/`` or a folder of ``EVALCORE_INCLUDE``.
+
+    # tracked/llama-8b.yaml
+    source: {path: /lustre/ckpt/llama-8b}
+    suite: nightly
+    cluster: cluster
+    baseline: previous
+    critical: [gsm8k]
+    margins: {gsm8k: 0.02}
+    alerts: [team_slack]
+
+>>> load_tracked("llama-8b").training_run
+'llama-8b'
+
+All of it is checked when it is read, so that a mistake is found tonight and not at the first alert.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from evalcore import include
+from evalcore.checkpoints import path_component
+from evalcore.config import EvalConfig, Settings, load_config, validated
+from evalcore.errors import CheckpointError, ConfigError
+from evalcore.profiles import load_profiles
+
+_KIND = "tracked"
+_CONNECTION = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)
+_REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_COLLECTION = r"[\w.-]+/[\w.-]+/[\w.-]+(:[\w.-]+)?"
+
+
+def _component(name: str) -> str:
+    try:
+        safe = path_component(name, "name")
+    except CheckpointError as error:
+        raise ValueError(str(error)) from None
+    if safe != name:
+        # Two names that become one would share results and baselines.
+        raise ValueError(f"expected letters, digits and . _ + = -; {safe!r} would do")
+    return name
+
+
+def _connection(name: str) -> str:
+    if not _CONNECTION.fullmatch(name):
+        # A channel's URL holds its secret.
+        raise ValueError("expected the name of an Airflow Connection, which holds the channel's address")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_component)]
+Connection = Annotated[str, AfterValidator(_connection)]
+Margin = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Source(Settings):
+    """Where checkpoints appear; one of the places.
+
+    path: a folder with a subfolder for each checkpoint, on the cluster of the tracked run.
+    object: such a folder in an object store, as ``s3://connection_id@bucket/prefix``.
+    wandb: an artifact collection, ``entity/project/name`` for all its versions; with ``:alias`` the one it is at.
+    hub: a repository of the Hugging Face hub whose branches and tags are checkpoints (``step1000``).
+    from_step: earlier ones are left alone, as is then what has no step in its name.
+    """
+
+    path: str | None = Field(None, pattern=r"^/")
+    object: str | None = Field(None, pattern=r"^[a-z][a-z0-9+.-]*://[^?#]+$")
+    wandb: str | None = Field(None, pattern=rf"^{_COLLECTION}$")
+    hub: str | None = Field(None, pattern=rf"^{_REPOSITORY}$")
+    from_step: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if len([place for place in (self.path, self.object, self.wandb, self.hub) if place]) != 1:
+            raise ValueError("give one of path, object, wandb, hub")
+        return self
+
+
+class Baseline(Settings):
+    """What a checkpoint is compared with.
+
+    ``previous`` step or ``best`` so far of its own training run; ``pinned``: the checkpoint ``name`` of it;
+    ``run``: the same step of the training run ``name``.
+    """
+
+    kind: Literal["previous", "best", "pinned", "run"]
+    name: Name | None = None
+
+
+def _baseline(written: object) -> object:
+    if isinstance(written, str) and written in ("previous", "best"):
+        return {"kind": written}
+    if isinstance(written, dict) and len(written) == 1:
+        kind, name = next(iter(written.items()))
+        if kind in ("pinned", "run") and isinstance(name, str):
+            return {"kind": kind, "name": name}
+    raise ValueError("expected previous, best, {pinned: CHECKPOINT} or {run: TRAINING_RUN}")
+
+
+class Tracked(Settings):
+    """A training run to follow, and how its checkpoints are judged.
+
+    training_run: by default the name of the file. suite, benchmarks, overrides, cluster: as the params of the
+    DAG evaluate_checkpoint. margins: by benchmark, the share of right answers that may be lost; critical: the
+    benchmarks whose loss is alerted about, all if empty. alerts: Airflow Connections of channels.
+    """
+
+    training_run: Name
+    description: str = ""
+    enabled: bool = True
+    source: Source
+    suite: str
+    benchmarks: str | None = None
+    overrides: tuple[str, ...] = ()
+    cluster: str = "local"
+    baseline: Annotated[Baseline, BeforeValidator(_baseline)] = Baseline(kind="previous")
+    margins: dict[str, Margin] = {}
+    critical: tuple[str, ...] = ()
+    alerts: tuple[Connection, ...] = ()
+
+    def config(self, checkpoint: str) -> EvalConfig:
+        """The settings of a checkpoint's evaluation. ConfigError, as ``load_config``."""
+        return load_config(
+            self.suite, checkpoint=checkpoint, benchmarks=self.benchmarks, overrides=self.overrides
+        )
+
+
+def names() -> list[str]:
+    """The files there are."""
+    return include.names(_KIND)
+
+
+def load_tracked(name: str) -> Tracked:
+    """The training run of a file.
+
+    Raises:
+        ConfigError: no such file, or something in it that is unknown or cannot be: a suite, a setting, a
+            cluster, a benchmark that is not of the suite.
+    """
+    _, content = include.load(_KIND, name)
+    where = f"{_KIND} {name}"
+    tracked = validated(Tracked, {"training_run": name.rpartition("/")[2], **content}, where)
+    try:
+        if tracked.suite not in (suites := include.names("suites")):
+            raise ConfigError(f"unknown suite {tracked.suite!r}; valid: {', '.join(suites)}")
+        load_profiles().get(tracked.cluster)
+        known = [run.name for run in tracked.config("/checkpoint").benchmarks]
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    for key, named in (("critical", tracked.critical), ("margins", tracked.margins)):
+        if wrong := [benchmark for benchmark in named if benchmark not in known]:
+            raise ConfigError(f"{where}: {key}: {wrong[0]!r} is not evaluated; valid: {', '.join(known)}")
+    return tracked
+
+
+def followed() -> Iterator[Tracked | ConfigError]:
+    """The enabled training runs; in place of a file that cannot be used, the reason, so that one does not stop all.
+
+    Of two files of one training run the second, by name, is such a one: they would share its results.
+    """
+    seen: dict[str, str] = {}
+    for name in names():
+        try:
+            tracked = load_tracked(name)
+        except ConfigError as error:
+            yield error
+            continue
+        if not tracked.enabled:
+            continue
+        if first := seen.get(tracked.training_run):
+            yield ConfigError(
+                f"{_KIND} {name}: training run {tracked.training_run} is followed by {first} already"
+            )
+            continue
+        seen[tracked.training_run] = name
+        yield tracked

@@ -1,0 +1,146 @@
+"""A checkpoint of any kind is complete only when its last byte is there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+
+from evalcore.completeness import Format, check_complete
+from evalcore.errors import CheckpointError
+from tiny_folder import write_checkpoint
+
+# Written by torch 2.13's dcp.save of two tensors on one rank; __0_0.distcp had 3,154 bytes.
+METADATA = (Path(__file__).parent / "torch-2.13" / "metadata").read_bytes()
+LENGTH = 3154
+
+
+def hf(folder: Path, shards: int = 2) -> Path:
+    write_checkpoint(folder, shards)
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def distributed(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / ".metadata").write_bytes(METADATA)
+    (folder / "__0_0.distcp").write_bytes(bytes(LENGTH))
+    return folder
+
+
+def test_hugging_face(tmp_path: Path) -> None:
+    assert check_complete(hf(tmp_path / "step-1")) is Format.HF
+
+
+def test_every_truncation_of_a_shard_and_of_the_tokenizer_is_noticed(tmp_path: Path) -> None:
+    folder = hf(tmp_path / "step-1")
+    for file in (folder / "model-00002-of-00002.safetensors", folder / "tokenizer.json"):
+        whole = file.read_bytes()
+        for length in range(len(whole)):
+            file.write_bytes(whole[:length])
+            with pytest.raises(CheckpointError, match=file.name):
+                check_complete(folder)
+        file.write_bytes(whole)
+    check_complete(folder)
+
+
+def test_the_index_names_a_shard_that_is_not_there(tmp_path: Path) -> None:
+    folder = hf(tmp_path / "step-1")
+    (folder / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="1 of 2 shards missing, first model-00001-of-00002"):
+        check_complete(folder)
+
+
+def test_the_tokenizer_is_saved_last(tmp_path: Path) -> None:
+    folder = hf(tmp_path / "step-1")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="no tokenizer yet"):
+        check_complete(folder)
+    (folder / "tokenizer.model").write_bytes(b"\x0a")
+    check_complete(folder)
+
+
+@pytest.mark.parametrize("inside", ["", "model", "weights"])
+def test_distributed(tmp_path: Path, inside: str) -> None:
+    folder = tmp_path / "step-100"
+    distributed(folder / inside)
+    assert check_complete(folder) is Format.DISTRIBUTED
+
+
+def test_a_distributed_checkpoint_without_its_last_file_or_byte(tmp_path: Path) -> None:
+    folder = distributed(tmp_path / "step-100")
+    (folder / "__0_0.distcp").write_bytes(bytes(LENGTH - 1))
+    with pytest.raises(CheckpointError, match=r"__0_0\.distcp: truncated, 3,153 bytes where .metadata says 3,154"):
+        check_complete(folder)
+    (folder / "__0_0.distcp").unlink()
+    with pytest.raises(CheckpointError, match=r"__0_0\.distcp is missing"):
+        check_complete(folder)
+    (folder / ".metadata").unlink()
+    with pytest.raises(CheckpointError, match=r"no config\.json, no \.metadata"):
+        check_complete(folder)
+
+
+def test_both_halves_of_a_distributed_checkpoint_count(tmp_path: Path) -> None:
+    distributed(tmp_path / "step-100" / "model")
+    (distributed(tmp_path / "step-100" / "optim") / "__0_0.distcp").unlink()
+    with pytest.raises(CheckpointError, match=r"optim: __0_0\.distcp is missing"):
+        check_complete(tmp_path / "step-100")
+
+
+def test_every_torn_metadata_is_noticed(tmp_path: Path) -> None:
+    folder = distributed(tmp_path / "step-100")
+    for length in range(len(METADATA)):
+        (folder / ".metadata").write_bytes(METADATA[:length])
+        with pytest.raises(CheckpointError, match="unreadable"):
+            check_complete(folder)
+
+
+class Malicious:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.file),)
+
+
+def test_what_a_pickle_names_is_not_called(tmp_path: Path) -> None:
+    folder = distributed(tmp_path / "step-100")
+    for content in (Malicious(tmp_path / "harm"), OrderedDict(a=Malicious(tmp_path / "harm")), [1], None):
+        (folder / ".metadata").write_bytes(pickle.dumps(content))
+        with pytest.raises(CheckpointError, match="unreadable"):
+            check_complete(folder)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [("900", "is at 900"), ("release", "is at release"), ("", "is at nothing"), ("1000", ""), ("1100\n", "")],
+)
+@pytest.mark.parametrize("write", [distributed, hf])
+def test_megatrons_marker_goes_before(tmp_path: Path, write: object, marker: str, message: str) -> None:
+    folder = write(tmp_path / "iter_0001000")  # type: ignore[operator]
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text(marker)
+    if not message:
+        check_complete(folder)
+        return
+    with pytest.raises(CheckpointError, match=message):
+        check_complete(folder)
+
+
+def test_megatron_of_old(tmp_path: Path) -> None:
+    rank = tmp_path / "iter_0001000" / "mp_rank_00" / "model_optim_rng.pt"
+    rank.parent.mkdir(parents=True)
+    rank.write_bytes(b"weights")
+    with pytest.raises(CheckpointError, match=r"no latest_checkpointed_iteration\.txt beside it"):
+        check_complete(rank.parents[1])
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("1000")
+    assert check_complete(rank.parents[1]) is Format.MEGATRON
+    rank.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="empty"):
+        check_complete(rank.parents[1])
+    rank.unlink()
+    with pytest.raises(CheckpointError, match="no files of any rank"):
+        check_complete(rank.parents[1])

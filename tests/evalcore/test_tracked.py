@@ -1,0 +1,107 @@
+"""What may stand in a tracked file, and that a mistake in it is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evalcore import include
+from evalcore.errors import ConfigError
+from evalcore.tracked import Baseline, Tracked, followed, load_tracked
+
+PLAIN = "source: {path: /ckpt/run}\nsuite: tiny\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
+    (tmp_path / "tracked").mkdir()
+    return tmp_path / "tracked"
+
+
+def test_a_fresh_installation_follows_nothing_and_its_example_is_right() -> None:
+    assert list(followed()) == []
+    names = include.names("tracked")
+    assert names
+    for name in names:
+        assert not load_tracked(name).enabled
+
+
+def test_defaults(folder: Path) -> None:
+    (folder / "llama-8b.yaml").write_text(PLAIN)
+    tracked = load_tracked("llama-8b")
+    assert (tracked.training_run, tracked.cluster, tracked.enabled) == ("llama-8b", "local", True)
+    assert tracked.baseline == Baseline(kind="previous")
+    assert tracked.source.from_step == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "baseline"),
+    [
+        ("previous", Baseline(kind="previous")),
+        ("best", Baseline(kind="best")),
+        ("{pinned: step-1500}", Baseline(kind="pinned", name="step-1500")),
+        ("{run: other}", Baseline(kind="run", name="other")),
+    ],
+)
+def test_baselines(folder: Path, written: str, baseline: Baseline) -> None:
+    (folder / "a.yaml").write_text(f"{PLAIN}baseline: {written}\n")
+    assert load_tracked("a").baseline == baseline
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("baselin: best", "tracked a: unknown key 'baselin'; valid: .*baseline"),
+        ("baseline: worst", "tracked a: baseline: expected previous, best, "),
+        ("baseline: {pinned: a/b}", r"baseline\.name: expected letters, .*; 'a-b' would do"),
+        ("baseline: {pinned: }", "baseline: expected previous, best, "),
+        ("training_run: ../x", "training_run: expected letters"),
+        ("training_run: '..'", "training_run: .* cannot be used as a folder name"),
+        ("suite: nope", "tracked a: unknown suite 'nope'; valid: .*tiny"),
+        ("cluster: nope", "tracked a: .*unknown profile 'nope'"),
+        ("benchmarks: nope:x", "tracked a: .*benchmark 'nope:x'"),
+        ("overrides: [inference.temprature=1]", "unknown key 'inference.temprature'"),
+        ("critical: [gsm8k]", "critical: 'gsm8k' is not evaluated; valid: tiny-arithmetic"),
+        ("margins: {gsm8k: 0.1}", "margins: 'gsm8k' is not evaluated; valid: tiny-arithmetic"),
+        ("margins: {tiny-arithmetic: 2}", "margins.tiny-arithmetic: Input should be less than 1"),
+        ("alerts: ['slack://token@channel']", r"alerts\.0: expected the name of an Airflow Connection"),
+        ("source: {}", "source: give one of path, object, wandb, hub"),
+        ("source: {path: /a, hub: org/repo}", "source: give one of path, object, wandb, hub"),
+        ("source: {path: relative}", r"source\.path: "),
+        ("source: {wandb: project/name}", r"source\.wandb: "),
+        ("source: {hub: repo}", r"source\.hub: "),
+        ("source: {paths: /a}", "unknown key 'source.paths'; valid: from_step, hub, object, path, wandb"),
+    ],
+)
+def test_a_mistake_is_one_line(folder: Path, line: str, message: str) -> None:
+    key = line.partition(":")[0]
+    rest = "".join(f"{row}\n" for row in PLAIN.splitlines() if not row.startswith(f"{key}:"))
+    (folder / "a.yaml").write_text(f"{rest}{line}\n")
+    with pytest.raises(ConfigError, match=message) as error:
+        load_tracked("a")
+    assert "\n" not in str(error.value)
+
+
+def test_benchmarks_and_overrides_count_for_what_is_critical(folder: Path) -> None:
+    (folder / "a.yaml").write_text(
+        f"{PLAIN}benchmarks: gsm8k:2\noverrides: [inference.seed=3]\ncritical: [gsm8k]\n"
+    )
+    tracked = load_tracked("a")
+    config = tracked.config("/c")
+    assert ([str(b) for b in config.benchmarks], config.inference.seed) == (["gsm8k:2"], 3)
+
+
+def test_one_bad_file_does_not_stop_the_others(folder: Path) -> None:
+    (folder / "a.yaml").write_text("nonsense: 1\n")
+    (folder / "b.yaml").write_text(PLAIN)
+    (folder / "c.yaml").write_text(f"{PLAIN}training_run: b\n")
+    (folder / "d.yaml").write_text(f"{PLAIN}enabled: false\n")
+    (folder / "e.yaml").write_text("source: [\n")
+    bad, b, twice, torn = followed()
+    assert isinstance(b, Tracked)
+    assert b.training_run == "b"
+    assert "tracked a: " in str(bad)
+    assert str(twice) == "tracked c: training run b is followed by b already"
+    assert "tracked e: " in str(torn)
