@@ -362,6 +362,35 @@ def profiles(
         typer.echo(f"not used by an evaluation: {', '.join(unused)}", err=True)
 
 
+@app.command(
+    help=examples(
+        "Have Airflow evaluate a checkpoint that training has just written: once, however often it is published, "
+        "or discovered. Reads EVALCORE_AIRFLOW_URL and EVALCORE_AIRFLOW_TOKEN, or EVALCORE_AIRFLOW_USER and "
+        "EVALCORE_AIRFLOW_PASSWORD, from the environment.",
+        "publish /ckpt/llama-8b/step-1500 --run llama-8b --step 1500",
+        "publish /ckpt/llama-8b/step-1500 --run llama-8b --suite nightly --cluster my-cluster",
+    )
+)
+def publish(
+    path: Annotated[str, typer.Argument(help="The checkpoint's folder.")],
+    run: Annotated[str, typer.Option(help="The training run; its file in tracked/ says how to evaluate it.")],
+    step: Annotated[
+        int | None, typer.Option(help="Training step, if the folder's name lacks it.", min=0)
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Default: as its tracked file says.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Where the path is: a profile of Airflow's env.toml. Default: as its file says.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(help="Seconds for which an Airflow that is away is asked again.", min=0)
+    ] = 600.0,
+) -> None:
+    from evalcore.publish import publish
+
+    done = publish(path, run, step=step, suite=suite, cluster=cluster, patience=patience)
+    typer.echo(f"run {done.run_id} " + ("is made" if done.is_new else "was there already: nothing to do"))
+
+
 @_verb(
     "All the stages of an evaluation in this process: plan, convert, generate, grade, judge, summarize, track.",
     "run include/tiny/checkpoints/step-001800 --suite tiny",

@@ -1,0 +1,169 @@
+"""Ask Airflow to evaluate a checkpoint: what training calls when it has written one.
+
+    $ export EVALCORE_AIRFLOW_URL=https://airflow.example.com EVALCORE_AIRFLOW_TOKEN=…
+    $ evalcore publish /lustre/ckpt/llama-8b/step-1500 --run llama-8b --step 1500
+    llama-8b/step-1500: run ckpt__llama-8b__step-1500__5f0c… is made
+
+The run is the one that discovery would start, so that it does not matter which of them comes first, or how
+often. Credentials come from the environment: EVALCORE_AIRFLOW_TOKEN, or EVALCORE_AIRFLOW_USER and
+EVALCORE_AIRFLOW_PASSWORD.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from evalcore.completeness import check_complete
+from evalcore.config import validated
+from evalcore.discovery import at_path, request
+from evalcore.errors import ConfigError, EvalError
+from evalcore.tracked import Tracked, followed
+
+log = logging.getLogger(__name__)
+
+DAG_ID = "evaluate_checkpoint"
+_ENVIRONMENT = "EVALCORE_AIRFLOW_"
+_ANSWER_SECONDS = 60.0
+_LONGEST_PAUSE = 30.0
+_AWAY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+
+
+class PublishError(EvalError):
+    """Airflow refuses a run, or cannot be asked."""
+
+
+class Published(NamedTuple):
+    """run_id: the run of Airflow that evaluates the checkpoint. is_new: there was none before."""
+
+    run_id: str
+    is_new: bool
+
+
+def publish(
+    path: str,
+    training_run: str,
+    *,
+    step: int | None = None,
+    suite: str | None = None,
+    cluster: str | None = None,
+    patience: float = 600.0,
+) -> Published:
+    """Have the checkpoint at a path evaluated, once.
+
+    Args:
+        step: by default the one in its name.
+        suite, cluster: by default as the tracked file of the training run says.
+        patience: seconds for which an Airflow that is away is asked again.
+
+    Raises:
+        CheckpointError: it is not complete, or cannot be named.
+        ConfigError: nobody says which suite, or where Airflow is.
+        PublishError: Airflow refuses, or is away for longer.
+    """
+    tracked = _tracked(training_run, path, suite, cluster)
+    found = at_path(path)
+    check_complete(Path(found.checkpoint))
+    if step is not None:
+        found = found.model_copy(update={"step": step})
+    asked = request(tracked, found)
+    body = {"dag_run_id": asked["trigger_run_id"], "logical_date": None, "conf": asked["conf"]}
+    return Published(asked["trigger_run_id"], _Api.from_environment(patience).create_run(DAG_ID, body))
+
+
+def _tracked(training_run: str, path: str, suite: str | None, cluster: str | None) -> Tracked:
+    said = {key: value for key, value in (("suite", suite), ("cluster", cluster)) if value}
+    files = list(followed())
+    for tracked in files:
+        if isinstance(tracked, Tracked) and tracked.training_run == training_run:
+            return tracked.model_copy(update=said)
+    if not suite:
+        unread = "".join(f"; {error}" for error in files if isinstance(error, ConfigError))
+        raise ConfigError(
+            f"training run {training_run!r} has no file in tracked/ (EVALCORE_INCLUDE): give --suite, and "
+            f"--cluster if it is not local, as they stand where Airflow follows it{unread}"
+        )
+    place = {"path": os.path.dirname(os.path.abspath(path))}
+    return validated(Tracked, {"training_run": training_run, "source": place, **said}, "publish")
+
+
+class _Api:
+    """Airflow's REST API, asked again while it is away."""
+
+    def __init__(self, url: str, patience: float) -> None:
+        self.url = url.rstrip("/")
+        self.deadline = time.monotonic() + patience
+
+    @classmethod
+    def from_environment(cls, patience: float) -> _Api:
+        url = os.environ.get(f"{_ENVIRONMENT}URL", "")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{_ENVIRONMENT}URL: set it to the address of Airflow, as https://airflow:8080")
+        if parts.username or parts.password:
+            raise ConfigError(f"{_ENVIRONMENT}URL has credentials in it; set {_ENVIRONMENT}TOKEN instead")
+        return cls(url, patience)
+
+    def create_run(self, dag_id: str, body: dict[str, Any]) -> bool:
+        """Whether a run was made; not if one of its id is there."""
+        status, answer = self._post(f"/api/v2/dags/{dag_id}/dagRuns", body, self._token())
+        if status == HTTPStatus.CONFLICT:
+            return False
+        if status != HTTPStatus.OK:
+            raise PublishError(f"{self.url}: run of {dag_id}: {status} {_detail(answer)}")
+        return True
+
+    def _token(self) -> str:
+        token, user, password = (os.environ.get(f"{_ENVIRONMENT}{n}") for n in ("TOKEN", "USER", "PASSWORD"))
+        if token:
+            return token
+        if not user or not password:
+            raise ConfigError(f"set {_ENVIRONMENT}TOKEN, or {_ENVIRONMENT}USER and {_ENVIRONMENT}PASSWORD")
+        status, answer = self._post("/auth/token", {"username": user, "password": password})
+        try:
+            if status not in (HTTPStatus.OK, HTTPStatus.CREATED):
+                raise PublishError(f"{self.url}: login as {user}: {status} {_detail(answer)}")
+            return str(json.loads(answer)["access_token"])
+        except (ValueError, KeyError, TypeError):
+            raise PublishError(f"{self.url}: login as {user}: no token in the answer") from None
+
+    def _post(self, path: str, body: dict[str, Any], token: str = "") -> tuple[int, bytes]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        asked = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        pause = 1.0
+        while True:
+            try:
+                with urllib.request.urlopen(asked, timeout=_ANSWER_SECONDS) as response:
+                    return response.status, response.read()
+            except urllib.error.HTTPError as error:
+                answer = error.read()
+                if error.code < 500 and error.code not in _AWAY:
+                    return error.code, answer
+                why = f"{error.code} {_detail(answer)}"
+            except (OSError, HTTPException) as error:
+                why = str(getattr(error, "reason", "") or error) or type(error).__name__
+            # An answer that was lost is no harm: the run is there, then, and not made again.
+            if time.monotonic() + pause > self.deadline:
+                raise PublishError(f"{self.url} cannot be asked: {why}")
+            log.warning("%s: %s; asking again in %.0f s", self.url, why, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _detail(answer: bytes) -> str:
+    try:
+        text = str(json.loads(answer)["detail"])
+    except (ValueError, KeyError, TypeError):
+        text = answer.decode(errors="replace")
+    return " ".join(text.split())[:300]

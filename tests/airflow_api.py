@@ -1,0 +1,88 @@
+"""A loopback stand-in for Airflow's REST API: runs that are made once, and a login.
+
+    with running() as server:
+        subprocess.run(["evalcore", "publish", …], env={"EVALCORE_AIRFLOW_URL": server.url, …})
+        server.runs["evaluate_checkpoint"]
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKEN = "a-token-that-nothing-may-print"
+USER, PASSWORD = "trainer", "a-password-that-nothing-may-print"
+
+
+class Server:
+    """runs: the bodies of what was made, by DAG and run id. faults: answered first, one a request.
+
+    A fault is a status; 0 takes the request, does it, and hangs up without an answer.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.runs: dict[str, dict[str, Any]] = {"evaluate_checkpoint": {}}
+        self.faults: list[int] = []
+        self.asked: list[str] = []
+
+    def answer(self, path: str, authorization: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if path == "/auth/token":
+            if (body["username"], body["password"]) != (USER, PASSWORD):
+                return 401, {"detail": "Invalid credentials"}
+            return 201, {"access_token": TOKEN}
+        if authorization != f"Bearer {TOKEN}":
+            return 401, {"detail": "Invalid auth token: Signature verification failed"}
+        dag_id = path.split("/")[4]
+        if dag_id not in self.runs:
+            return 404, {"detail": f"Dag with dag_id: '{dag_id}' not found"}
+        if body["dag_run_id"] in self.runs[dag_id]:
+            return 409, {"detail": {"reason": "Unique constraint violation"}}
+        if "suite" not in body["conf"]:
+            return 400, {"detail": "Invalid input for param suite"}
+        self.runs[dag_id][body["dag_run_id"]] = body
+        return 200, body
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Serve on a free loopback port until the end of the block."""
+    server = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            return
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            server.asked.append(self.path)
+            fault = server.faults.pop(0) if server.faults else None
+            if fault:
+                return self.reply(fault, {"detail": "away"})
+            status, answer = server.answer(self.path, self.headers.get("Authorization") or "", body)
+            if fault is None:
+                self.reply(status, answer)
+            else:
+                self.close_connection = True
+            return None
+
+        def reply(self, status: int, content: dict[str, Any]) -> None:
+            text = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()

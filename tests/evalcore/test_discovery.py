@@ -1,0 +1,208 @@
+"""What is found, in which order, and that a checkpoint has one run id however it is come by."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalcore.discovery import (
+    ClusterFolder,
+    Folder,
+    Found,
+    at_path,
+    find,
+    request,
+    run_id,
+    step_of,
+)
+from evalcore.errors import CheckpointError, JobError
+from evalcore.profiles import SlurmProfile
+from evalcore.slurm.cluster import Cluster
+from evalcore.slurm.shell import Here
+from evalcore.tracked import Tracked
+from tiny_folder import write_checkpoint
+
+AIRFLOWS_PATTERN = r"[A-Za-z0-9_.~:+-]{1,250}"
+
+
+def tracked(path: Path = Path("/ckpt"), **fields: Any) -> Tracked:
+    source = {"path": str(path), **fields.pop("source", {})}
+    return Tracked.model_validate({"training_run": "run", "source": source, "suite": "tiny", **fields})
+
+
+def write(folder: Path) -> Path:
+    write_checkpoint(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def names(training_run: Tracked, **options: Any) -> list[str]:
+    place = Folder(str(training_run.source.path))
+    return [f.name for f in find(training_run, place, **{"unknown": set, "limit": 100, **options}).found]
+
+
+def test_complete_ones_the_oldest_step_first(tmp_path: Path) -> None:
+    for name in ("step-1000", "step-200", "final", "step-30", "step-300.tmp", "tmp-checkpoint-5", ".step-7"):
+        write(tmp_path / name)
+    (write(tmp_path / "step-40") / "model.safetensors").unlink()
+    (tmp_path / "step-50").write_text("a file")
+    (tmp_path / "logs").mkdir()
+    training_run = tracked(tmp_path)
+    findings = find(training_run, Folder(str(tmp_path)), unknown=set, limit=100)
+    assert [(f.name, f.step) for f in findings.found] == [
+        ("step-30", 30),
+        ("step-200", 200),
+        ("step-1000", 1000),
+        ("final", None),
+    ]
+    assert findings.found[0].checkpoint == str(tmp_path / "step-30")
+    assert len(findings.waiting) == 2
+    assert re.search(r"step-40: no weights", findings.waiting[0])
+    assert re.search(r"logs: no config\.json, no \.metadata", findings.waiting[1])
+    assert names(training_run, limit=2) == ["step-30", "step-200"]
+    assert names(tracked(tmp_path, source={"from_step": 200})) == ["step-200", "step-1000"]
+
+
+def test_what_is_known_is_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(50):
+        write(tmp_path / f"step-{step}")
+    looked: list[str] = []
+
+    def missing(self: Folder, found: list[Found]) -> list[str]:
+        looked.extend(f.name for f in found)
+        return [""] * len(found)
+
+    monkeypatch.setattr(Folder, "missing", missing)
+    training_run = tracked(tmp_path)
+    late = {run_id(training_run, at_path(str(tmp_path / f"step-{step}"))) for step in (47, 49)}
+    assert names(training_run, unknown=late.intersection) == ["step-47", "step-49"]
+    assert looked == ["step-47", "step-49"]
+    looked.clear()
+    assert len(names(training_run, limit=5)) == 5
+    assert len(looked) == 20, "one request's worth"
+
+
+def test_names_that_could_become_one_are_left_out(tmp_path: Path) -> None:
+    for name in ("step 1", "step-2", "--", "a\nb"):
+        write(tmp_path / name)
+    findings = find(tracked(tmp_path), Folder(str(tmp_path)), unknown=set, limit=9)
+    assert [f.name for f in findings.found] == ["step-2"]
+    assert sorted(findings.waiting) == [
+        f"{name!r} is left out: letters, digits and . _ + = - make a name" for name in ("--", "a\nb", "step 1")
+    ]
+    with pytest.raises(CheckpointError, match="'step 1' is left out"):
+        at_path(str(tmp_path / "step 1"))
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        names(tracked(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("step-1500", 1500),
+        ("step_1500", 1500),
+        ("iter_0001500", 1500),
+        ("checkpoint-1500", 1500),
+        ("global_step1500", 1500),
+        ("step1000-tokens4B", 1000),
+        ("stage2-ingredient1-step3000-tokens7B", 3000),
+        ("epoch_0_step_100", 100),
+        ("1500", 1500),
+        ("run7", 7),
+        ("final", None),
+        ("", None),
+    ],
+)
+def test_steps(name: str, step: int | None) -> None:
+    assert step_of(name) == step
+
+
+def found(**fields: Any) -> Found:
+    return Found(**{"name": "step-1", "step": 1, "place": "/p/step-1", "checkpoint": "/p/step-1", **fields})
+
+
+def test_a_run_id_stays_as_it_is() -> None:
+    # Another one for the same checkpoint would evaluate all of them again.
+    assert run_id(tracked(), found()) == "ckpt__run__step-1__08fae6bc4f492ab2"
+
+
+def test_a_run_id_follows_from_run_name_place_and_suite_alone() -> None:
+    first = run_id(tracked(), found())
+    others = [
+        run_id(tracked(training_run="run2"), found()),
+        run_id(tracked(suite="nightly"), found()),
+        run_id(tracked(), found(name="step-2")),
+        run_id(tracked(), found(place="/q/step-1")),
+    ]
+    assert len({first, *others}) == 5
+    assert run_id(tracked(overrides=["a=b"], cluster="x"), found(step=9, checkpoint="/link/step-1")) == first
+
+
+def test_run_ids_are_unambiguous_and_such_as_airflow_takes() -> None:
+    ids = {
+        run_id(tracked(training_run=training_run), found(name=name))
+        for training_run, name in [
+            ("a", "b__c"),
+            ("a__b", "c"),
+            ("x=1", "b"),
+            ("x-1", "b"),
+            ("r" * 200, "n" * 200),
+            ("r" * 200, "n" * 199),
+        ]
+    }
+    assert len(ids) == 6
+    assert all(re.fullmatch(AIRFLOWS_PATTERN, i) for i in ids)
+
+
+def test_one_place_has_one_run_whichever_way_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "real" / "step-1")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "step-2").symlink_to("step-1")
+    monkeypatch.chdir(tmp_path / "real")
+    ways = ["step-1", "../link/step-1/", str(tmp_path / "real" / "." / "step-1"), str(tmp_path / "link" / "step-1")]
+    [listed] = [f for f in Folder(str(tmp_path / "link")).list().found if f.name == "step-1"]
+    ids = {run_id(tracked(), f) for f in (listed, *map(at_path, ways))}
+    assert len(ids) == 1
+    # A link of its own is a checkpoint of its own.
+    assert at_path("step-2").place == str(tmp_path / "real" / "step-2")
+
+
+def test_what_the_run_is_asked() -> None:
+    training_run = tracked(overrides=["inference.seed=1"], benchmarks="gsm8k:4", cluster="there")
+    asked = request(training_run, found())
+    assert asked == {
+        "trigger_run_id": run_id(training_run, found()),
+        "conf": {
+            "checkpoint": "/p/step-1",
+            "training_run": "run",
+            "step": 1,
+            "suite": "tiny",
+            "benchmarks": "gsm8k:4",
+            "overrides": ["inference.seed=1"],
+            "cluster": "there",
+        },
+    }
+    assert set(request(tracked(), found(step=0))["conf"]) == {"checkpoint", "training_run", "step", "suite", "cluster"}
+
+
+def test_a_cluster_finds_the_same(tmp_path: Path) -> None:
+    training = tmp_path / "training"
+    for name in ("step-2", "step-1", "step 3"):
+        write(training / name)
+    (write(training / "step-4") / "config.json").write_text("{")
+    keys = {"name": "c", "executor": "slurm", "remote_job_dir": str(tmp_path / "jobs"), "python": sys.executable}
+    there = Cluster(SlurmProfile.model_validate(keys), Here())
+    training_run = tracked(training)
+    here = find(training_run, Folder(str(training)), unknown=set, limit=9)
+    assert find(training_run, ClusterFolder(str(training), there), unknown=set, limit=9) == here
+    assert [f.name for f in here.found] == ["step-1", "step-2"]
+    assert len(here.waiting) == 2
+    with pytest.raises(JobError, match="nowhere: no such folder"):
+        ClusterFolder(str(tmp_path / "nowhere"), there).list()

@@ -1,0 +1,160 @@
+"""evalcore publish: one run for a checkpoint, the one that discovery would start, whatever happens on the way."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import airflow_api
+from airflow_api import PASSWORD, TOKEN, USER, Server
+from evalcore import cli, publish
+from evalcore.discovery import Folder, find, request
+from evalcore.errors import CheckpointError, ConfigError
+from evalcore.publish import PublishError
+from evalcore.tracked import load_tracked
+from tiny_folder import write_checkpoint
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with airflow_api.running() as running:
+        monkeypatch.setenv("EVALCORE_AIRFLOW_URL", running.url)
+        monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", TOKEN)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    paused: list[float] = []
+    monkeypatch.setattr(publish.time, "sleep", paused.append)
+    return paused
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of the training run llama, which a file in tracked/ follows."""
+    (tmp_path / "tracked").mkdir()
+    (tmp_path / "tracked" / "llama.yaml").write_text(
+        f"source: {{path: {tmp_path / 'ckpt'}}}\nsuite: tiny\noverrides: [inference.seed=5]\n"
+    )
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
+    folder = write_checkpoint(tmp_path / "ckpt" / "step-1500")
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def test_it_is_the_run_that_discovery_would_start(server: Server, checkpoint: Path) -> None:
+    tracked = load_tracked("llama")
+    [found] = find(tracked, Folder(str(checkpoint.parent)), unknown=set, limit=9).found
+    wanted = request(tracked, found)
+    published = publish.publish(str(checkpoint), "llama")
+    assert published == (wanted["trigger_run_id"], True)
+    assert server.runs["evaluate_checkpoint"] == {
+        published.run_id: {"dag_run_id": published.run_id, "logical_date": None, "conf": wanted["conf"]}
+    }
+    assert publish.publish(str(checkpoint), "llama", step=1600) == (published.run_id, False)
+    assert len(server.runs["evaluate_checkpoint"]) == 1
+
+
+def test_the_step_may_be_said(server: Server, checkpoint: Path) -> None:
+    published = publish.publish(str(checkpoint), "llama", step=7)
+    assert server.runs["evaluate_checkpoint"][published.run_id]["conf"]["step"] == 7
+
+
+def test_a_run_that_nobody_follows_needs_a_suite(server: Server, checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="'other' has no file in tracked/ .*: give --suite"):
+        publish.publish(str(checkpoint), "other")
+    published = publish.publish(str(checkpoint), "other", suite="nightly", cluster="there")
+    conf = server.runs["evaluate_checkpoint"][published.run_id]["conf"]
+    assert (conf["suite"], conf["cluster"], conf["training_run"]) == ("nightly", "there", "other")
+    with pytest.raises(ConfigError, match="publish: training_run: expected letters"):
+        publish.publish(str(checkpoint), "a/b", suite="tiny")
+
+
+def test_an_incomplete_checkpoint_is_not_published(server: Server, checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="no tokenizer yet"):
+        publish.publish(str(checkpoint), "llama")
+    assert not server.asked
+
+
+@pytest.mark.parametrize("faults", [[503, 502, 429], [0], [0, 0, 500]])
+def test_it_is_made_once_though_the_api_is_away_or_its_answer_lost(
+    server: Server, checkpoint: Path, faults: list[int], pauses: list[float]
+) -> None:
+    server.faults = list(faults)
+    publish.publish(str(checkpoint), "llama")
+    assert len(server.runs["evaluate_checkpoint"]) == 1
+    assert pauses == [1.0, 2.0, 4.0][: len(faults)]
+
+
+def test_patience_ends(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    monkeypatch.setenv("EVALCORE_AIRFLOW_URL", url)
+    monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", TOKEN)
+    with pytest.raises(PublishError, match=f"{url} cannot be asked: .*refused"):
+        publish.publish(str(checkpoint), "llama", patience=3)
+    assert pauses == [1.0, 2.0]
+
+
+def test_a_login_instead_of_a_token(server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVALCORE_AIRFLOW_TOKEN")
+    with pytest.raises(ConfigError, match="set EVALCORE_AIRFLOW_TOKEN, or EVALCORE_AIRFLOW_USER and"):
+        publish.publish(str(checkpoint), "llama")
+    monkeypatch.setenv("EVALCORE_AIRFLOW_USER", USER)
+    monkeypatch.setenv("EVALCORE_AIRFLOW_PASSWORD", "wrong")
+    with pytest.raises(PublishError, match="login as trainer: 401 Invalid credentials"):
+        publish.publish(str(checkpoint), "llama")
+    monkeypatch.setenv("EVALCORE_AIRFLOW_PASSWORD", PASSWORD)
+    assert publish.publish(str(checkpoint), "llama").is_new
+
+
+def test_what_airflow_refuses_is_said_at_once(
+    server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", "old")
+    with pytest.raises(PublishError, match="401 Invalid auth token: Signature verification failed"):
+        publish.publish(str(checkpoint), "llama")
+    monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", TOKEN)
+    del server.runs["evaluate_checkpoint"]
+    with pytest.raises(PublishError, match="404 Dag with dag_id: 'evaluate_checkpoint' not found"):
+        publish.publish(str(checkpoint), "llama")
+    assert not pauses
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (None, "EVALCORE_AIRFLOW_URL: set it to the address"),
+        ("airflow:8080", "set it to the address"),
+        ("file:///etc/passwd", "set it to the address"),
+        ("http://me:hidden@airflow", "has credentials in it"),
+    ],
+)
+def test_an_address_that_cannot_be(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, url: str | None, message: str
+) -> None:
+    monkeypatch.delenv("EVALCORE_AIRFLOW_URL", raising=False)
+    if url:
+        monkeypatch.setenv("EVALCORE_AIRFLOW_URL", url)
+    with pytest.raises(ConfigError, match=message) as error:
+        publish.publish(str(checkpoint), "llama")
+    assert "hidden" not in str(error.value)
+
+
+def test_the_command_says_what_it_did_and_no_secret(
+    server: Server, checkpoint: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for ending in ("is made", "was there already: nothing to do"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["publish", str(checkpoint), "--run", "llama", "--step", "1500"])
+        assert not ended.value.code
+        said = capfd.readouterr()
+        assert said.out.startswith("run ckpt__llama__step-1500__")
+        assert said.out.endswith(f" {ending}\n")
+        assert TOKEN not in said.out + said.err
