@@ -379,7 +379,8 @@ def publish(
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Default: as its tracked file says.")] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="Where the path is: a profile of Airflow's env.toml. Default: as its file says.")
+        str | None,
+        typer.Option(help="Where the path is: a profile of Airflow's env.toml. Default: as its file says."),
     ] = None,
     patience: Annotated[
         float, typer.Option(help="Seconds for which an Airflow that is away is asked again.", min=0)

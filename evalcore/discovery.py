@@ -72,9 +72,7 @@ class Place(Protocol):
         """What each of them lacks to be complete; empty texts if nothing."""
 
 
-def find(
-    tracked: Tracked, place: Place, *, unknown: Callable[[list[str]], set[str]], limit: int
-) -> Findings:
+def find(tracked: Tracked, place: Place, *, unknown: Callable[[list[str]], set[str]], limit: int) -> Findings:
     """The complete checkpoints of a training run that are not known, at most ``limit``, the oldest steps first.
 
     Args:
@@ -85,9 +83,13 @@ def find(
     """
     listing = place.list()
     since = tracked.source.from_step
-    ids = {run_id(tracked, f): f for f in listing.found if not since or (f.step is not None and f.step >= since)}
+    ids = {
+        run_id(tracked, f): f for f in listing.found if not since or (f.step is not None and f.step >= since)
+    }
     new = unknown(list(ids))
-    rest = sorted((f for i, f in ids.items() if i in new), key=lambda f: (f.step is None, f.step or 0, f.name))
+    rest = sorted(
+        (f for i, f in ids.items() if i in new), key=lambda f: (f.step is None, f.step or 0, f.name)
+    )
     findings = Findings([], list(listing.refused))
     for start in range(0, len(rest), _BATCH):
         batch = rest[start : start + _BATCH]

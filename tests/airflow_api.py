@@ -1,8 +1,8 @@
 """A loopback stand-in for Airflow's REST API: runs that are made once, and a login.
 
-    with running() as server:
-        subprocess.run(["evalcore", "publish", …], env={"EVALCORE_AIRFLOW_URL": server.url, …})
-        server.runs["evaluate_checkpoint"]
+with running() as server:
+    subprocess.run(["evalcore", "publish", …], env={"EVALCORE_AIRFLOW_URL": server.url, …})
+    server.runs["evaluate_checkpoint"]
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def test_distributed(tmp_path: Path, inside: str) -> None:
 def test_a_distributed_checkpoint_without_its_last_file_or_byte(tmp_path: Path) -> None:
     folder = distributed(tmp_path / "step-100")
     (folder / "__0_0.distcp").write_bytes(bytes(LENGTH - 1))
-    with pytest.raises(CheckpointError, match=r"__0_0\.distcp: truncated, 3,153 bytes where .metadata says 3,154"):
+    with pytest.raises(
+        CheckpointError, match=r"__0_0\.distcp: truncated, 3,153 bytes where .metadata says 3,154"
+    ):
         check_complete(folder)
     (folder / "__0_0.distcp").unlink()
     with pytest.raises(CheckpointError, match=r"__0_0\.distcp is missing"):

@@ -92,7 +92,8 @@ def test_names_that_could_become_one_are_left_out(tmp_path: Path) -> None:
     findings = find(tracked(tmp_path), Folder(str(tmp_path)), unknown=set, limit=9)
     assert [f.name for f in findings.found] == ["step-2"]
     assert sorted(findings.waiting) == [
-        f"{name!r} is left out: letters, digits and . _ + = - make a name" for name in ("--", "a\nb", "step 1")
+        f"{name!r} is left out: letters, digits and . _ + = - make a name"
+        for name in ("--", "a\nb", "step 1")
     ]
     with pytest.raises(CheckpointError, match="'step 1' is left out"):
         at_path(str(tmp_path / "step 1"))
@@ -161,12 +162,19 @@ def test_run_ids_are_unambiguous_and_such_as_airflow_takes() -> None:
     assert all(re.fullmatch(AIRFLOWS_PATTERN, i) for i in ids)
 
 
-def test_one_place_has_one_run_whichever_way_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_place_has_one_run_whichever_way_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "real" / "step-1")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "step-2").symlink_to("step-1")
     monkeypatch.chdir(tmp_path / "real")
-    ways = ["step-1", "../link/step-1/", str(tmp_path / "real" / "." / "step-1"), str(tmp_path / "link" / "step-1")]
+    ways = [
+        "step-1",
+        "../link/step-1/",
+        str(tmp_path / "real" / "." / "step-1"),
+        str(tmp_path / "link" / "step-1"),
+    ]
     [listed] = [f for f in Folder(str(tmp_path / "link")).list().found if f.name == "step-1"]
     ids = {run_id(tracked(), f) for f in (listed, *map(at_path, ways))}
     assert len(ids) == 1
@@ -189,7 +197,8 @@ def test_what_the_run_is_asked() -> None:
             "cluster": "there",
         },
     }
-    assert set(request(tracked(), found(step=0))["conf"]) == {"checkpoint", "training_run", "step", "suite", "cluster"}
+    plain = request(tracked(), found(step=0))["conf"]
+    assert set(plain) == {"checkpoint", "training_run", "step", "suite", "cluster"}
 
 
 def test_a_cluster_finds_the_same(tmp_path: Path) -> None:
@@ -197,7 +206,12 @@ def test_a_cluster_finds_the_same(tmp_path: Path) -> None:
     for name in ("step-2", "step-1", "step 3"):
         write(training / name)
     (write(training / "step-4") / "config.json").write_text("{")
-    keys = {"name": "c", "executor": "slurm", "remote_job_dir": str(tmp_path / "jobs"), "python": sys.executable}
+    keys = {
+        "name": "c",
+        "executor": "slurm",
+        "remote_job_dir": str(tmp_path / "jobs"),
+        "python": sys.executable,
+    }
     there = Cluster(SlurmProfile.model_validate(keys), Here())
     training_run = tracked(training)
     here = find(training_run, Folder(str(training)), unknown=set, limit=9)

@@ -65,7 +65,7 @@ def test_the_step_may_be_said(server: Server, checkpoint: Path) -> None:
 
 
 def test_a_run_that_nobody_follows_needs_a_suite(server: Server, checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match="'other' has no file in tracked/ .*: give --suite"):
+    with pytest.raises(ConfigError, match=r"'other' has no file in tracked/ .*: give --suite"):
         publish.publish(str(checkpoint), "other")
     published = publish.publish(str(checkpoint), "other", suite="nightly", cluster="there")
     conf = server.runs["evaluate_checkpoint"][published.run_id]["conf"]
@@ -102,7 +102,9 @@ def test_patience_ends(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, pauses
     assert pauses == [1.0, 2.0]
 
 
-def test_a_login_instead_of_a_token(server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_instead_of_a_token(
+    server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("EVALCORE_AIRFLOW_TOKEN")
     with pytest.raises(ConfigError, match="set EVALCORE_AIRFLOW_TOKEN, or EVALCORE_AIRFLOW_USER and"):
         publish.publish(str(checkpoint), "llama")
