@@ -69,7 +69,7 @@ class Source(Settings):
     """
 
     path: str | None = Field(None, pattern=r"^/")
-    object: str | None = Field(None, pattern=r"^[a-z][a-z0-9+.-]*://[^?#]+$")
+    object: str | None = Field(None, pattern=r"^[a-z][a-z0-9+.-]*://([\w.-]+@)?[^@?#]+$")
     wandb: str | None = Field(None, pattern=rf"^{_COLLECTION}$")
     hub: str | None = Field(None, pattern=rf"^{_REPOSITORY}$")
     from_step: int = Field(0, ge=0)

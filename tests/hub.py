@@ -1,12 +1,12 @@
-"""A server on the loopback interface that answers as the Hugging Face hub does, for datasets.
+"""A server on the loopback interface that answers as the Hugging Face hub does, for datasets and models' revisions.
 
 >>> with Hub({"org/sums": Repo({"test.jsonl": b'{"question": "1+1", "answer": 2}'})}) as hub:
 ...     subprocess.run([...], env={**os.environ, "HF_ENDPOINT": hub.url})
 
 It knows the requests that ``datasets.load_dataset`` and ``HfApi.dataset_info`` make: repository
-information, the file tree, and files (HEAD and GET). Errors carry the hub's own headers
-(``X-Error-Code``), by which the client tells them apart. ``requests`` lists what was asked, as
-``METHOD path``.
+information, the file tree, and files (HEAD and GET); of models, refs, the tree and parts of files.
+Errors carry the hub's own headers (``X-Error-Code``), by which the client tells them apart. ``requests``
+lists what was asked, as ``METHOD path``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -37,11 +37,23 @@ class Repo:
         return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
 
 
+@dataclass
+class Model:
+    """branches, tags: name -> path -> content. ranges: parts of files are sent where they are asked for."""
+
+    branches: dict[str, dict[str, bytes]]
+    tags: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    ranges: bool = True
+
+
 class Hub:
     """Serves ``repos`` (name -> Repo) at ``url`` while it is entered. fail: answer 500 to everything."""
 
-    def __init__(self, repos: dict[str, Repo], *, fail: bool = False) -> None:
+    def __init__(
+        self, repos: dict[str, Repo], *, models: dict[str, Model] | None = None, fail: bool = False
+    ) -> None:
         self.repos = repos
+        self.models = models or {}
         self.fail = fail
         self.requests: list[str] = []
 
@@ -81,7 +93,40 @@ class _Handler(BaseHTTPRequestHandler):
             return self._api("/".join(parts[2:4]), parts[4:])
         if parts[0] == "datasets" and parts[3] == "resolve":
             return self._file("/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+        if parts[0] == "api" and parts[1] == "models":
+            return self._model("/".join(parts[2:4]), parts[4], parts[5:])
+        if parts[2:3] == ["resolve"]:
+            return self._model("/".join(parts[:2]), "resolve", parts[3:])
         return self._send(404, b"", {"X-Error-Message": f"nothing at {path}"})
+
+    def _model(self, name: str, what: str, rest: list[str]) -> None:
+        model: Model | None = self.server.hub.models.get(name)  # type: ignore[attr-defined]
+        if model is None:
+            return self._error(401, "RepoNotFound", "Repository not found")
+        if what == "refs":
+            kinds = {
+                "branches": ("heads", model.branches),
+                "converts": ("", {}),
+                "tags": ("tags", model.tags),
+            }
+            return self._json(
+                {
+                    key: [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": "0" * 40} for n in named]
+                    for key, (kind, named) in kinds.items()
+                }
+            )
+        files = {**model.branches, **model.tags}.get(rest[0])
+        if files is None:
+            return self._error(404, "RevisionNotFound", f"Invalid rev id: {rest[0]}")
+        if what == "tree":
+            return self._json(_entries(Repo(files)))
+        content = files.get("/".join(rest[1:]))
+        if content is None:
+            return self._error(404, "EntryNotFound", "Entry not found")
+        if model.ranges and (asked := self.headers.get("Range")):
+            first, last = asked.removeprefix("bytes=").split("-")
+            return self._send(206, content[int(first) : int(last) + 1])
+        return self._send(200, content)
 
     def _api(self, name: str, rest: list[str]) -> None:
         repo = self._repo(name, rest[1] if len(rest) > 1 else None)

@@ -1,4 +1,5 @@
-"""A loopback stand-in for W&B: enough of its API for wandb to send runs, resume them, and upload artifacts.
+"""A loopback stand-in for W&B: enough of its API for wandb to send runs, resume them, upload artifacts, and read
+the versions of one.
 
     with running() as server:
         subprocess.run(…, env={"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "…"})
@@ -10,7 +11,9 @@ nothing, and stands in ``server.unknown``.
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import json
 import re
 import threading
@@ -19,6 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+COLLECTION = "checkpoints"
+TIME = "2026-11-21T00:00:00Z"
 
 
 @dataclass
@@ -31,8 +37,21 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Version:
+    """A version of the artifact ``team/llama/checkpoints``."""
+
+    files: dict[str, bytes]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    state: str = "COMMITTED"
+
+
 class Server:
-    """What has arrived. files: uploads by name; artifacts: those committed, by collection name."""
+    """What has arrived. files: uploads by name; artifacts: those committed, by collection name.
+
+    versions: those of an artifact that can be read, the oldest first.
+    """
 
     def __init__(self) -> None:
         self.url = ""
@@ -40,6 +59,7 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.artifacts: list[str] = []
         self.unknown: list[str] = []
+        self.versions: list[Version] = []
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         name = re.search(r"(?:query|mutation)\s+(\w+)", query)
@@ -62,6 +82,8 @@ class Server:
         return {
             "viewer": {"id": "u", "entity": "team", "username": "u", "flags": "{}", "teams": {"edges": []}}
         }
+
+    on_GetDefaultEntity = on_Viewer
 
     def on_ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
@@ -127,11 +149,86 @@ class Server:
         files = [self.upload(name) for name in variables["files"]]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
 
+    def on_ArtifactMembershipByName(self, variables: dict[str, Any]) -> dict[str, Any]:
+        collection, _, alias = variables["name"].partition(":")
+        numbers = range(len(self.versions)) if collection == COLLECTION else ()
+        known = [n for n in numbers if alias in (f"v{n}", *self.versions[n].aliases)]
+        if alias == "latest":
+            known = list(numbers)
+        membership = None
+        if known:
+            artifact = self.artifact(known[-1])
+            own = {"id": "m", "versionIndex": known[-1], "createdAt": TIME, "aliases": artifact["aliases"]}
+            membership = {**own, "artifactCollection": artifact["artifactSequence"], "artifact": artifact}
+        return {"project": {"artifactCollectionMembership": membership}}
+
+    def on_ProjectArtifacts(self, variables: dict[str, Any]) -> dict[str, Any]:
+        asked = json.loads(variables["filters"] or "{}").get("state")
+        states = [version.state for version in self.versions]
+        numbers = [n for n, state in enumerate(states) if asked in (None, state)][::-1]
+        first = int(variables["cursor"] or 0)
+        page = numbers[first : first + variables["perPage"]]
+        end = first + len(page)
+        found = {
+            "__typename": "ArtifactSequence",
+            "artifacts": {
+                "totalCount": len(numbers),
+                "pageInfo": {"endCursor": str(end), "hasNextPage": end < len(numbers)},
+                "edges": [{"version": f"v{n}", "node": self.artifact(n)} for n in page],
+            },
+        }
+        return {"project": {"artifactType": {"artifactCollection": found}}}
+
+    def artifact(self, number: int) -> dict[str, Any]:
+        version = self.versions[number]
+        project = {"id": "p", "internalId": "p", "name": "llama", "entity": {"name": "team"}}
+        collection = {"__typename": "ArtifactSequence", "name": COLLECTION, "project": project}
+        aliases = [{"id": a, "alias": a, "artifactCollection": collection} for a in version.aliases]
+        return {
+            "id": f"artifact-{number}",
+            "artifactSequence": collection,
+            "versionIndex": number,
+            "artifactType": {"name": "model"},
+            "description": None,
+            "metadata": json.dumps(version.metadata),
+            "ttlDurationSeconds": -1,
+            "ttlIsInherited": True,
+            "tags": [],
+            "historyStep": None,
+            "state": version.state,
+            "size": 1,
+            "digest": "d",
+            "commitHash": "c",
+            "fileCount": len(version.files),
+            "createdAt": TIME,
+            "updatedAt": None,
+            "aliases": aliases,
+        }
+
+    def on_FetchArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        manifest = {"file": {"directUrl": f"{self.url}/manifest/{variables['id']}"}}
+        return {"artifact": {"currentManifest": manifest}}
+
+    def download(self, path: str) -> bytes | None:
+        """A manifest, or a file of any version, by its digest."""
+        *_, kind, name = path.split("/")
+        if kind == "manifest":
+            files = self.versions[int(name.removeprefix("artifact-"))].files
+            contents = {n: {"digest": _md5(content), "size": len(content)} for n, content in files.items()}
+            policy = {"storagePolicy": "wandb-storage-policy-v1", "storagePolicyConfig": {}}
+            return json.dumps({"version": 1, **policy, "contents": contents}).encode()
+        stored = (content for version in self.versions for content in version.files.values())
+        return next((c for c in stored if hashlib.md5(c).hexdigest() == name), None)
+
     def stream(self, run: str, files: dict[str, Any]) -> None:
         for number, line in _lines(files.get("wandb-history.jsonl")):
             self.runs[run].history[number] = json.loads(line)
         for _, line in _lines(files.get("wandb-summary.json")):
             self.runs[run].summary = json.loads(line)
+
+
+def _md5(content: bytes) -> str:
+    return base64.b64encode(hashlib.md5(content).digest()).decode()
 
 
 def _lines(chunk: dict[str, Any] | None) -> Iterator[tuple[int, str]]:
@@ -160,6 +257,13 @@ def running() -> Iterator[Server]:
             if self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
             self.reply({})  # anything else is W&B's telemetry
+
+        def do_GET(self) -> None:
+            content = server.download(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write(content or b"")
 
         def body(self) -> bytes:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

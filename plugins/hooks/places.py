@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from evalcore.discovery import ClusterFolder, Folder, Place
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from evalcore.artifacts import Artifacts
+from evalcore.discovery import ClusterFolder, Folder, Found, Listing, Place, is_finished, listing_of, missing
+from evalcore.errors import CheckpointError, EvalError
+from evalcore.revisions import Revisions
 from evalcore.slurm.cluster import Cluster
 from evalcore.tracked import Tracked
 from hooks.backends import backend
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
 
 
 def place_of(tracked: Tracked) -> Place:
@@ -15,6 +26,44 @@ def place_of(tracked: Tracked) -> Place:
         ConfigError: its cluster cannot be used.
     """
     source = tracked.source
-    assert source.path
+    if source.hub:
+        return Revisions(source.hub)
+    if source.object:
+        return ObjectStore(source.object)
+    if source.wandb:
+        return Artifacts(source.wandb)
+    assert source.path, "a source is one of these"
     runs_at = backend(tracked.cluster, "")
     return ClusterFolder(source.path, runs_at) if isinstance(runs_at, Cluster) else Folder(source.path)
+
+
+class ObjectStore:
+    """A prefix of an object store, as Airflow's object storage reads it, with a folder for each checkpoint."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def list(self) -> Listing:
+        with self._asked() as path:
+            if not path.is_dir():
+                raise CheckpointError(f"{self.url}: no such folder")
+            folders = (f for f in path.iterdir() if is_finished(f.name) and f.is_dir())
+            return listing_of((f.name, str(f), str(f)) for f in folders)
+
+    def missing(self, found: Sequence[Found]) -> Sequence[str]:
+        with self._asked() as path:
+            # They have of a path what is asked of one.
+            return [missing(cast(Path, path / f.name)) for f in found]
+
+    @contextmanager
+    def _asked(self) -> Iterator[ObjectStoragePath]:
+        from airflow.sdk import ObjectStoragePath
+
+        try:
+            yield ObjectStoragePath(self.url)
+        except EvalError:
+            raise
+        # Each store's library has errors of its own; and a Connection may not be there.
+        except Exception as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(f"{self.url}: {said[:300]}") from error

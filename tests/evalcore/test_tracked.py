@@ -71,6 +71,7 @@ def test_baselines(folder: Path, written: str, baseline: Baseline) -> None:
         ("source: {path: /a, hub: org/repo}", "source: give one of path, object, wandb, hub"),
         ("source: {path: relative}", r"source\.path: "),
         ("source: {wandb: project/name}", r"source\.wandb: "),
+        ("source: {object: 's3://key:secret@bucket/ckpt'}", r"source\.object: "),
         ("source: {hub: repo}", r"source\.hub: "),
         ("source: {paths: /a}", "unknown key 'source.paths'; valid: from_step, hub, object, path, wandb"),
     ],

@@ -1,0 +1,88 @@
+"""The checkpoints of a W&B artifact collection: its versions, or the one that an alias is at.
+
+>>> Artifacts("team/llama/checkpoints:nightly").list().found
+[Found(name='checkpoints-v12', step=12000, place='wandb://team/llama/checkpoints:v12', checkpoint=…)]
+
+The step is ``step`` or ``global_step`` of the version's metadata, else the version's number. Needs the extra
+``wandb`` and a login (WANDB_API_KEY).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from evalcore.completeness import METADATA
+from evalcore.discovery import Found, Listing, listing_of
+from evalcore.errors import CheckpointError, ConfigError
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+class Artifacts:
+    """A ``discovery.Place``: ``entity/project/collection``, with ``:alias`` only what that is at."""
+
+    def __init__(self, collection: str) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise ConfigError("an artifact collection needs wandb: pip install 'evalcore[wandb]'") from None
+        self.collection, _, self.alias = collection.partition(":")
+        self.wandb = wandb
+        self._versions: dict[str, Any] = {}
+
+    def list(self) -> Listing:
+        with self._asked():
+            api = self.wandb.Api()
+            newest = api.artifact(f"{self.collection}:{self.alias or 'latest'}")
+            versions = [newest] if self.alias else list(api.artifacts(newest.type, self.collection))
+        name = self.collection.rpartition("/")[2]
+        self._versions = {f"wandb://{self.collection}:{v.version}": v for v in versions}
+        urls = self._versions.items()
+        listing = listing_of((f"{name}-{v.version}", url, url) for url, v in urls)
+        return Listing([self._with_step(f) for f in listing.found], listing.refused)
+
+    def missing(self, found: Sequence[Found]) -> Sequence[str]:
+        with self._asked():
+            return [self._missing(f.place) for f in found]
+
+    def _with_step(self, found: Found) -> Found:
+        metadata = self._versions[found.place].metadata
+        said = [metadata[key] for key in ("step", "global_step") if isinstance(metadata.get(key), int)]
+        return found.model_copy(update={"step": said[0]}) if said else found
+
+    def _missing(self, place: str) -> str:
+        """What it lacks. W&B lists a version when it has all its files, whole: not whether those are all there are."""
+        version = self._versions[place]
+        files = set(version.manifest.entries)
+        if METADATA in files:
+            return ""
+        if "config.json" not in files:
+            return f"{place}: no config.json"
+        shards = {_SINGLE}
+        if _INDEX in files:
+            try:
+                shards = set(json.loads(self._read(version, _INDEX))["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                return f"{place}: unreadable {_INDEX} ({error})"
+        gone = sorted(shards - files)
+        return f"{place}: {len(gone)} of {len(shards)} weight files missing, first {gone[0]}" if gone else ""
+
+    def _read(self, version: Any, name: str) -> bytes:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open(version.get_entry(name).download(folder), "rb") as file,
+        ):
+            return file.read()
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except (self.wandb.Error, ValueError, OSError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(f"wandb://{self.collection}: {said[:300]}") from error
