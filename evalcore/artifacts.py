@@ -56,7 +56,7 @@ class Artifacts:
         return found.model_copy(update={"step": said[0]}) if said else found
 
     def _missing(self, place: str) -> str:
-        """What it lacks. W&B lists a version when it has all its files, whole: not whether those are all there are."""
+        """What it lacks. W&B lists a version once what was sent of it is there, whole; not whether that was all."""
         version = self._versions[place]
         files = set(version.manifest.entries)
         if METADATA in files:

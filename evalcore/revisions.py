@@ -54,12 +54,14 @@ class Revisions:
         return Tree(checkpoint.place, files, lambda *part: self._read(checkpoint.name, *part))
 
     def _read(self, revision: str, name: str, start: int, length: int) -> bytes:
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+        from huggingface_hub import get_session, get_token, hf_raise_for_status
 
         if not length:
             return b""
         url = f"{self.api.endpoint}/{self.repository}/resolve/{quote(revision, safe='')}/{quote(name)}"
-        headers = {**build_hf_headers(), "Range": f"bytes={start}-{start + length - 1}"}
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
+        if token := get_token():
+            headers["Authorization"] = f"Bearer {token}"
         with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
             hf_raise_for_status(response)
             if start and response.status_code != 206:
@@ -78,6 +80,6 @@ class Revisions:
         try:
             yield
         # These are OSError and the error of whichever HTTP library this version of the client uses.
-        except HfHubHTTPError.__bases__ as error:
+        except (*HfHubHTTPError.__bases__,) as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise CheckpointError(f"hf://{self.repository}: {said[:300]}") from error
