@@ -27,7 +27,7 @@ from evalcore.benchmarks import load_benchmark, wanted_samples
 from evalcore.checkpoints import checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
-from evalcore.errors import BenchmarkError, ConfigError, EvalError
+from evalcore.errors import BenchmarkError, CheckpointError, ConfigError, EvalError
 from evalcore.grading import check_options
 from evalcore.manifest import settings_id
 from evalcore.prepare import prepare
@@ -92,6 +92,9 @@ def plan(config: EvalConfig) -> Plan:
     Raises:
         ConfigError, BenchmarkError, CheckpointError: what is unknown, missing or out of range.
     """
+    if config.checkpoint and "://" in config.checkpoint:
+        # As a path it would be one below the working folder, which nobody has asked for.
+        raise CheckpointError(f"checkpoint {config.checkpoint}: no folder; download it and evaluate the copy")
     # Jobs may run elsewhere, so that paths must not depend on where the plan was made.
     config = _with_absolute_paths(config)
     checkpoint = checkpoint_of(config)

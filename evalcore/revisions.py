@@ -77,9 +77,10 @@ class Revisions:
     def _asked(self) -> Iterator[None]:
         from huggingface_hub.errors import HfHubHTTPError
 
+        # These are OSError and the error of whichever HTTP library this version of the client uses.
+        unreachable = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
         try:
             yield
-        # These are OSError and the error of whichever HTTP library this version of the client uses.
-        except (*HfHubHTTPError.__bases__,) as error:
+        except unreachable as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise CheckpointError(f"hf://{self.repository}: {said[:300]}") from error

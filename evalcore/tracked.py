@@ -32,7 +32,7 @@ from evalcore.profiles import load_profiles
 _KIND = "tracked"
 _CONNECTION = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)
 _REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-_COLLECTION = r"[\w.-]+/[\w.-]+/[\w.-]+(:[\w.-]+)?"
+COLLECTION = r"[\w.-]+/[\w.-]+/[\w.-]+(:[\w.-]+)?"
 
 
 def _component(name: str) -> str:
@@ -70,7 +70,7 @@ class Source(Settings):
 
     path: str | None = Field(None, pattern=r"^/")
     object: str | None = Field(None, pattern=r"^[a-z][a-z0-9+.-]*://([\w.-]+@)?[^@?#]+$")
-    wandb: str | None = Field(None, pattern=rf"^{_COLLECTION}$")
+    wandb: str | None = Field(None, pattern=rf"^{COLLECTION}$")
     hub: str | None = Field(None, pattern=rf"^{_REPOSITORY}$")
     from_step: int = Field(0, ge=0)
 

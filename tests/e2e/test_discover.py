@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from demo.standalone import FINAL, Airflow
@@ -115,3 +116,16 @@ def publish(airflow: Airflow, path: Path) -> str:
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_the_webhook_of_wandb_is_for_those_who_may_start_runs(airflow: Airflow) -> None:
+    address = f"{airflow.url}/evalcore/artifacts"
+    body = {"artifact": "team/llama/checkpoints:v1"}
+    assert httpx.post(address, json=body, trust_env=False).status_code == 401
+    login = {"username": "admin", "password": airflow.password}
+    token = httpx.post(f"{airflow.url}/auth/token", json=login, trust_env=False).json()["access_token"]
+    answer = httpx.post(address, json=body, headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        404,
+        "No training run in tracked/ has checkpoints in team/llama/checkpoints",
+    )

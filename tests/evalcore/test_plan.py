@@ -186,3 +186,9 @@ def test_a_benchmark_named_by_name_and_by_path_is_named_twice(tmp_path: Path) ->
     again = include.find("benchmarks", "tiny-arithmetic")
     with pytest.raises(ConfigError, match="named twice: tiny-arithmetic"):
         planned(tmp_path, benchmarks=f"tiny-arithmetic:1,{again}:1")
+
+
+@pytest.mark.parametrize("url", ["hf://org/repo@step1000", "wandb://team/llama/c:v3", "s3://bucket/step-1"])
+def test_what_is_no_folder_is_said_to_be_none(url: str) -> None:
+    with pytest.raises(CheckpointError, match=f"checkpoint {url}: no folder; download it"):
+        plan(load_config("tiny", checkpoint=url))
