@@ -51,9 +51,10 @@ class Artifacts:
             return [self._missing(f.place) for f in found]
 
     def _with_step(self, found: Found) -> Found:
-        metadata = self._versions[found.place].metadata
-        said = [metadata[key] for key in ("step", "global_step") if isinstance(metadata.get(key), int)]
-        return found.model_copy(update={"step": said[0]}) if said else found
+        version = self._versions[found.place]
+        said = [version.metadata.get(key) for key in ("step", "global_step")]
+        steps = [step for step in said if isinstance(step, int)] or [int(version.version.removeprefix("v"))]
+        return found.model_copy(update={"step": steps[0]})
 
     def _missing(self, place: str) -> str:
         """What it lacks. W&B lists a version once what was sent of it is there, whole; not whether that was all."""

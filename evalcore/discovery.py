@@ -175,6 +175,10 @@ def _named(folder: Path) -> tuple[str, str, str]:
     return folder.name, os.path.join(os.path.realpath(folder.parent), folder.name), str(folder)
 
 
+def _parent(link: Path) -> str:
+    return os.path.dirname(os.path.realpath(link))
+
+
 class Folder:
     """A folder of this machine with a subfolder for each checkpoint."""
 
@@ -184,8 +188,10 @@ class Folder:
     def list(self) -> Listing:
         if not self.path.is_dir():
             raise CheckpointError(f"{self.path}: no such folder")
+        here = os.path.realpath(self.path)
         folders = (f for f in self.path.iterdir() if is_finished(f.name) and f.is_dir())
-        return listing_of(map(_named, folders))
+        # ``latest`` is a link to the one beside it, which has a name of its own.
+        return listing_of(_named(f) for f in folders if not f.is_symlink() or _parent(f) != here)
 
     def missing(self, found: Sequence[Found]) -> Sequence[str]:
         return [missing(Path(f.checkpoint)) for f in found]

@@ -99,6 +99,16 @@ def test_names_that_could_become_one_are_left_out(tmp_path: Path) -> None:
         at_path(str(tmp_path / "step 1"))
 
 
+def test_a_link_to_the_newest_is_no_other_checkpoint(tmp_path: Path) -> None:
+    training = tmp_path / "training"
+    write(training / "step-1")
+    write(tmp_path / "elsewhere" / "step-2")
+    (training / "latest").symlink_to("step-1")
+    (training / "step-2").symlink_to(tmp_path / "elsewhere" / "step-2")
+    (tmp_path / "link").symlink_to(training)
+    assert names(tracked(training)) == names(tracked(tmp_path / "link")) == ["step-1", "step-2"]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         names(tracked(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""A webhook ends in the run that discovery would start; who may call it is tested on the real Airflow, in tests/e2e."""
+"""A webhook ends in the run that discovery would start; who may call it is tested in tests/e2e."""
 
 from __future__ import annotations
 
