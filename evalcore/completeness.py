@@ -40,6 +40,8 @@ def check_complete(folder: Path) -> Format:
     Raises:
         CheckpointError: it is of no known kind, or something is missing; says what.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"checkpoint {folder}: no such folder")
     marked = _check_marker(folder)
     if (folder / "config.json").is_file():
         checkpoints.check_complete(folder)

@@ -41,7 +41,7 @@ class Tree:
         return self.path in self.files
 
     def is_dir(self) -> bool:
-        return any(name.startswith(self._prefix()) for name in self.files)
+        return not self.path or any(name.startswith(self._prefix()) for name in self.files)
 
     def iterdir(self) -> Iterator[Tree]:
         below = (name.removeprefix(self._prefix()) for name in self.files if name.startswith(self._prefix()))

@@ -78,6 +78,8 @@ def test_an_incomplete_checkpoint_is_not_published(server: Server, checkpoint: P
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match="no tokenizer yet"):
         publish.publish(str(checkpoint), "llama")
+    with pytest.raises(CheckpointError, match=r"step-9: no such folder"):
+        publish.publish(str(checkpoint.parent / "step-9"), "llama")
     assert not server.asked
 
 
