@@ -12,6 +12,10 @@ import httpx
 import pytest
 
 from demo.standalone import FINAL, Airflow
+from evalcore.discovery import Folder, find
+from evalcore.tracked import Tracked
+from hooks.places import place_of
+from on_slurm import running_slurm
 from waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -129,3 +133,24 @@ def test_the_webhook_of_wandb_is_for_those_who_may_start_runs(airflow: Airflow) 
         404,
         "No training run in tracked/ has checkpoints in team/llama/checkpoints",
     )
+
+
+def test_a_cluster_is_looked_at_over_ssh(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_slurm() as slurm:
+        file = slurm.env_toml()
+        file.write_text(f'{file.read_text()}python = "{sys.executable}"\n')
+        monkeypatch.setenv("EVALCORE_ENV_TOML", str(file))
+        monkeypatch.setenv("AIRFLOW_CONN_CLUSTER", slurm.connection_uri())
+        folder = Path(slurm.remote_job_dir) / "training"
+        folder.mkdir()
+        (folder / "step-2").symlink_to(checkpoint)
+        (folder / "step-10").mkdir()
+        (folder / "a step").mkdir()
+        source = {"path": str(folder)}
+        tracked = Tracked.model_validate(
+            {"training_run": RUN, "source": source, "suite": "tiny", "cluster": "cluster"}
+        )
+        findings = find(tracked, place_of(tracked), unknown=set, limit=9)
+        assert findings == find(tracked, Folder(str(folder)), unknown=set, limit=9)
+        assert [f.name for f in findings.found] == ["step-2"]
+        assert len(findings.waiting) == 2
