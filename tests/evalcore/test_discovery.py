@@ -211,6 +211,7 @@ def test_what_the_run_is_asked() -> None:
     assert set(plain) == {"checkpoint", "training_run", "step", "suite", "cluster"}
 
 
+@pytest.mark.slow
 def test_a_cluster_finds_the_same(tmp_path: Path) -> None:
     training = tmp_path / "training"
     for name in ("step-2", "step-1", "step 3"):
