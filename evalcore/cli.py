@@ -32,7 +32,7 @@ from evalcore.arguments import (
     options_of,
 )
 from evalcore.config import EvalConfig, section
-from evalcore.errors import ConfigError, EvalError
+from evalcore.errors import ConfigError, EvalError, ResultsError
 from evalcore.progress import console
 
 app = typer.Typer(
@@ -341,6 +341,87 @@ def track(
         raise ConfigError(f"--settings {wrong[0][0]!r}: expected BENCHMARK=ID")
     for folder in folders:
         typer.echo(f"{folder}: {track(folder, wandb, dict(pairs))}")
+
+
+@app.command(
+    help=examples(
+        "Put the numbers of benchmark folders into the history; what is there already is not written again.",
+        "record results/run/step-1500/gsm8k",
+        "record results",
+    )
+)
+def record(folders: Folders) -> None:
+    from collections import Counter
+
+    from rich.progress import track
+
+    from evalcore import nemo_skills
+    from evalcore.history import open_history
+
+    outcomes: Counter[str] = Counter()
+    failures = []
+    with open_history() as history:
+        found = benchmark_folders(folders)
+        for folder in track(found, "recording", console=console, disable=not console.is_terminal):
+            try:
+                if nemo_skills.is_results(folder):
+                    raise ConfigError(
+                        f"{folder}: NeMo-Skills' results do not say what made them; not recorded"
+                    )
+                outcomes[history.record(folder).outcome] += 1
+            except (EvalError, OSError) as error:
+                failures.append(str(error))
+    typer.echo(", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()) or "nothing recorded")
+    if failures:
+        raise EvalError("; ".join(failures))
+
+
+@app.command(
+    help=examples(
+        "List the training runs there are, or the evaluations of one, newest checkpoint first. Every table of "
+        "every scorecard is in what --export writes.",
+        "history",
+        "history run-7 --benchmark gsm8k --last 20",
+        "history run-7 --export run-7.parquet",
+    )
+)
+def history(
+    training_run: Annotated[str | None, typer.Argument(help="Its name.")] = None,
+    benchmark: Annotated[str | None, typer.Option("--benchmark", "-b", help="Of this one only.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="Only what is comparable with it.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="A line of the tables, as greedy or pass@8; default: pass@1.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option(help="Checkpoints of a run; default: 50, with --export all of them.", min=1)
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="A file to write instead: .csv, or .parquet (needs pyarrow).")
+    ] = None,
+) -> None:
+    from evalcore.history import open_history
+
+    with open_history() as opened:
+        from evalcore.history import table
+
+        if not (training_run or benchmark or fingerprint or mode or last or export):
+            table.show(table.runs_table(opened.training_runs()))
+            return
+        evaluations = opened.evaluations(
+            run=training_run,
+            benchmark=benchmark,
+            fingerprint=fingerprint,
+            mode=mode,
+            last=last if last or export else 50,
+        )
+        if not evaluations:
+            raise ResultsError(
+                "the history has no such evaluation; `evalcore history` lists the training runs"
+            )
+        if export:
+            typer.echo(f"{export}: {table.export(opened, evaluations, export):,} rows")
+        else:
+            table.show(table.evaluations_table(evaluations))
 
 
 @app.command(

@@ -8,6 +8,7 @@ Layout of a folder (see ``records`` for its parts)::
         grades/<grading_id>-<n>.jsonl
         judgements/<judging_id>-<n>.jsonl
         scorecard.json
+        counts.json
 
 A stage's id is the hash of what decides its rows, including the stage before it. Other settings give
 other ids and so other parts: rows of two settings are never mixed or resumed into one another, and
@@ -40,6 +41,7 @@ GENERATIONS = "generations"
 GRADES = "grades"
 JUDGEMENTS = "judgements"
 SCORECARD = "scorecard.json"
+COUNTS = "counts.json"
 MANIFEST = "manifest.json"
 
 
@@ -127,7 +129,18 @@ class Manifest(BaseModel):
     @property
     def fingerprint(self) -> str:
         """What makes two checkpoints' numbers comparable: everything but the checkpoint. 12 hex digits."""
-        return _hash(self.converted_to, *self._what_is_asked(), self.grading, self.judging)
+        return _hash(*self.fingerprint_parts.values())
+
+    @property
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """What the fingerprint is the hash of, as plain data, by names that say in what two of them differ."""
+        names = ("problems", "prompt", "chat_template", "server_args", "sampling")
+        return {
+            "converted_to": self.converted_to,
+            **dict(zip(names, map(_plain, self._what_is_asked()), strict=True)),
+            "grading": _plain(self.grading),
+            "judging": _plain(self.judging),
+        }
 
     def _what_is_asked(self) -> list[Any]:
         prompt = [self.prompt.digest, self.chat_template]
@@ -227,6 +240,10 @@ def _unreadable(file: Path, why: str) -> ResultsError:
     )
 
 
+def _plain(part: Any) -> Any:
+    return part.model_dump() if isinstance(part, BaseModel) else part
+
+
 def _hash(*parts: Any) -> str:
-    plain = [part.model_dump() if isinstance(part, BaseModel) else part for part in parts]
+    plain = list(map(_plain, parts))
     return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Turn the rows of a benchmark folder into its numbers: ``scorecard.json``.
+"""Turn the rows of a benchmark folder into its numbers: ``scorecard.json``, and ``counts.json`` by problem.
 
 >>> card = summarize(Path("results/tiny/step-001800/tiny-arithmetic"))
 >>> card.subsets[0].name, card.subsets[0].modes[0].evaluation_mode
@@ -19,6 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalcore.checkpoints import Checkpoint
+from evalcore.counts import counts_of
 from evalcore.errors import ResultsError
 from evalcore.manifest import GENERATIONS, GRADES, JUDGEMENTS, MANIFEST, SCORECARD, Manifest
 from evalcore.metrics import Estimate, mean, no_answer_at_k, pass_at_k
@@ -134,7 +135,9 @@ class Scorecard(_Record):
 
 
 def summarize(folder: Path, *, settings: str | None = None) -> Scorecard:
-    """Read a benchmark folder, write its ``scorecard.json`` whole or not at all, and return it.
+    """Read a benchmark folder, write its scorecard and its problems' counts, each whole or not at all.
+
+    Returns the scorecard.
 
     settings: id of the evaluation that the folder must be of (``manifest.settings_id``); None: any.
 
@@ -161,7 +164,10 @@ def summarize(folder: Path, *, settings: str | None = None) -> Scorecard:
         settings=manifest.settings,
         fingerprint=manifest.fingerprint,
     )
-    write_file(folder / SCORECARD, orjson.dumps(card.model_dump(), option=orjson.OPT_INDENT_2))
+    content = orjson.dumps(card.model_dump(), option=orjson.OPT_INDENT_2)
+    # Before the scorecard, which they name: where both are read, they are of one summary or known not to be.
+    counts_of(tallies, card.samples, card.greedy, card.judged, scorecard=content).save(folder)
+    write_file(folder / SCORECARD, content)
     return card
 
 

@@ -29,12 +29,13 @@ def cluster_folder() -> Iterator[Path]:
 def needs(missing: Sequence[str]) -> None:
     """Skip a test for which packages are missing, or a user who may start daemons; on CI it fails."""
     if missing:
-        _cannot(packages.how_to_install(list(missing)))
+        cannot(packages.how_to_install(list(missing)))
     if os.geteuid() != 0:
-        _cannot("it needs root")
+        cannot("it needs root")
 
 
-def _cannot(reason: str) -> None:
+def cannot(reason: str) -> None:
+    """Skip a test, and say why; on CI it fails."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -39,7 +39,7 @@ MAX_ATTEMPTS = 10
 One whose command a signal killed, which nothing on a cluster excuses, is tried ``jobs.MAX_ATTEMPTS`` times.
 """
 
-_BROUGHT = ("manifest.json", "scorecard.json", "grades/*.jsonl", "judgements/*.jsonl")
+_BROUGHT = ("manifest.json", "scorecard.json", "counts.json", "grades/*.jsonl", "judgements/*.jsonl")
 _SECONDS = 150.0  # for one request: some commands of Slurm's, each of which may wait for its controller
 
 

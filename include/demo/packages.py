@@ -1,4 +1,4 @@
-"""The system packages of the local Slurm cluster and Docker engine: what is missing, and its installation."""
+"""The system packages of local Slurm cluster, Docker engine and PostgreSQL: what is missing, and its installation."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ COMPILER = {"gcc": "gcc"}
 HEADERS = {"stdio.h": "libc6-dev", "slurm/spank.h": "libslurm-dev"}
 # A Docker engine, and what makes the base of an image where no hub can be reached.
 DOCKER = {"dockerd": "docker.io", "docker": "docker.io", "debootstrap": "debootstrap"}
+# Its programs are in a folder of its version, and not in PATH.
+POSTGRES = "postgresql"
+POSTGRES_PROGRAMS = "/usr/lib/postgresql"
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -49,6 +52,17 @@ def missing_for_tests() -> list[str]:
 def missing_for_docker() -> list[str]:
     """The packages to install for the tests on a Docker engine."""
     return sorted(_without(DOCKER))
+
+
+def missing_for_postgres() -> list[str]:
+    """The packages to install for the tests on PostgreSQL."""
+    return [] if postgres_programs() else [POSTGRES]
+
+
+def postgres_programs() -> Path | None:
+    """The folder of ``initdb`` and ``postgres``, of the newest version; None if there is none."""
+    found = [file.parent for file in Path(POSTGRES_PROGRAMS).glob("*/bin/postgres")]
+    return max(found, key=lambda folder: float(folder.parent.name), default=None)
 
 
 def _without(programs: Mapping[str, str]) -> set[str]:
@@ -91,8 +105,8 @@ def main() -> int:
     """
 
     def wanted() -> list[str]:
-        tests = missing_for_tests() + missing_for_docker() if "tests" in sys.argv[1:] else []
-        return missing() + tests
+        tests = missing_for_tests() + missing_for_docker() + missing_for_postgres()
+        return missing() + (tests if "tests" in sys.argv[1:] else [])
 
     packages = wanted()
     if packages and os.geteuid() == 0 and shutil.which("apt-get"):

@@ -63,7 +63,7 @@ def refused(
 
 
 VERBS = ["prepare", "plan", "convert", "serve", "generate", "grade", "judge", "summarize", "track", "run"]
-VERBS += ["profiles", "publish"]
+VERBS += ["record", "history", "compare", "profiles", "publish"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
