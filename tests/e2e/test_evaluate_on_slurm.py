@@ -12,6 +12,7 @@ import pytest
 
 from demo.cluster import Cluster as Slurm
 from demo.standalone import Airflow
+from evalcore.counts import ProblemCounts
 from evalcore.summarize import Scorecard
 from on_slurm import DAG, LONG, SECRET, SLOW, conf, generate_jobs, generate_of, running_airflow, running_slurm
 from seen_processes import command_lines, in_environment
@@ -42,6 +43,7 @@ def test_a_checkpoint_is_evaluated_there_and_reported_here(
     assert here.complete
     assert here.subsets[0].counts.generated == 2160
     assert not (card.parent / "generations").exists(), "what is big stays there"
+    assert len(ProblemCounts.load(card.parent).problems) == 240, "what the history takes of it does not"
     there = slurm.remote_job_dir / "results"
     assert list(there.rglob("generations/*.jsonl"))
     # Each stage was a job of its own, and none was submitted twice.
