@@ -1,0 +1,183 @@
+"""Differences, bounds and verdicts, against brute force and scipy's own tests."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from evalcore.comparison import FEW, Comparison, Pair, Verdict, adjusted, compare, spent, together
+
+
+def pairs_of(*differences: float, n: int = 8, base: int = 8) -> list[Pair]:
+    """A problem for each difference, in multiples of 1/n, from a baseline that has all right."""
+    return [
+        Pair(f"p{i}", n=n, c=base + round(d * n), base_n=n, base_c=base) for i, d in enumerate(differences)
+    ]
+
+
+def by_hand(differences: list[float], margin: float = 0.0) -> tuple[float, float]:
+    """The share of all sign patterns with so low a sum, and with so high a one."""
+    values = [Fraction(d).limit_denominator(1000) + Fraction(str(margin)) for d in differences]
+    observed = sum(values)
+    patterns = itertools.product((1, -1), repeat=len(values))
+    sums = [sum(s * abs(v) for s, v in zip(signs, values, strict=True)) for signs in patterns]
+    low, high = sum(s <= observed for s in sums), sum(s >= observed for s in sums)
+    return low / len(sums), high / len(sums)
+
+
+DIFFERENCES = st.lists(st.integers(-8, 8).map(lambda eighths: eighths / 8), min_size=1, max_size=9)
+
+
+@given(DIFFERENCES, st.sampled_from([0.0, 0.01, 0.125, 0.03]))
+@settings(deadline=None, max_examples=60)
+def test_signs_are_flipped_in_every_way(differences: list[float], margin: float) -> None:
+    pairs = [
+        Pair(f"p{i}", n=8, c=max(0, round(8 * d)), base_n=8, base_c=max(0, -round(8 * d)))
+        for i, d in enumerate(differences)
+    ]
+    found = compare(pairs, margin=margin)
+    assert found.method == "sign-flip"
+    assert (found.p_worse, found.p_fine) == pytest.approx(by_hand(differences, margin))
+    assert found.difference == pytest.approx(sum(differences) / len(differences))
+
+
+@given(DIFFERENCES)
+@settings(deadline=None, max_examples=30)
+def test_a_bound_is_where_the_test_begins_to_exclude(differences: list[float]) -> None:
+    pairs = [
+        Pair(f"p{i}", n=8, c=max(0, round(8 * d)), base_n=8, base_c=max(0, -round(8 * d)))
+        for i, d in enumerate(differences)
+    ]
+    found = compare(pairs, alpha=0.2)
+    if found.upper < 1:
+        assert by_hand([d - found.upper for d in differences])[0] > 0.2
+        assert by_hand([d - found.upper - 0.001 for d in differences])[0] <= 0.2
+    if found.lower > -1:
+        assert by_hand([d - found.lower for d in differences])[1] > 0.2
+        assert by_hand([d - found.lower + 0.001 for d in differences])[1] <= 0.2
+
+
+def test_many_problems_are_tested_by_students_t() -> None:
+    rng = np.random.default_rng(1)
+    base, new = rng.binomial(8, 0.6, size=(2, 150))
+    pairs = [Pair(str(i), 8, int(c), 8, int(b)) for i, (c, b) in enumerate(zip(new, base, strict=True))]
+    found = compare(pairs, margin=0.01)
+    assert found.method == "t"
+    differences = (new - base) / 8
+    expected = stats.ttest_1samp(differences, -0.01, alternative="less")
+    assert found.p_worse == pytest.approx(expected.pvalue)
+    assert found.p_fine == pytest.approx(1 - expected.pvalue)
+    interval = stats.ttest_1samp(differences, 0).confidence_interval(0.9)
+    assert (found.lower, found.upper) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("size", [30, 300])
+def test_one_sample_each_is_mcnemars(size: int) -> None:
+    rng = np.random.default_rng(2)
+    new, base = rng.random(size) < 0.5, rng.random(size) < 0.6
+    pairs = [Pair(str(i), 1, int(c), 1, int(b)) for i, (c, b) in enumerate(zip(new, base, strict=True))]
+    found = compare(pairs)
+    assert found.method == "mcnemar"
+    lost, changed = int((base & ~new).sum()), int((base != new).sum())
+    assert found.p_worse == pytest.approx(stats.binomtest(lost, changed, alternative="greater").pvalue)
+    # A margin is no matter of which problems changed alone.
+    assert compare(pairs, margin=0.02).method == ("t" if size >= FEW else "sign-flip")
+
+
+def test_problems_of_one_cluster_are_one_observation() -> None:
+    few = [replace(pair, cluster=f"c{i % 5}") for i, pair in enumerate(pairs_of(*[-0.25] * 200))]
+    found = compare(few)
+    assert (found.problems, found.clusters, found.method) == (200, 5, "sign-flip")
+    assert found.p_worse == pytest.approx(1 / 32)
+    # A cluster and a problem of one name are two.
+    assert compare([*pairs_of(-0.5), replace(pairs_of(-0.5)[0], problem="x", cluster="p0")]).clusters == 2
+
+
+@pytest.mark.parametrize(
+    ("difference", "margin", "verdict"),
+    [
+        (-0.125, 0.02, Verdict.REGRESSED),
+        (-0.125, 0.2, Verdict.OK),
+        (0.0, 0.02, Verdict.OK),
+        (0.125, 0.0, Verdict.OK),
+    ],
+)
+def test_verdicts_of_what_is_certain(difference: float, margin: float, verdict: Verdict) -> None:
+    found = compare(pairs_of(*[difference] * 40, base=4), margin=margin)
+    assert (found.verdict, found.needed) == (verdict, "")
+
+
+def test_nothing_is_said_of_two_problems() -> None:
+    assert compare(pairs_of(-1, -1)).verdict is Verdict.INCONCLUSIVE
+
+
+def test_what_was_not_graded_is_left_out() -> None:
+    pairs = [*pairs_of(-0.5, -0.5), Pair("x", n=0, c=0, base_n=8, base_c=8), Pair("y", 8, 8, 0, 0)]
+    assert compare(pairs).problems == 2
+    with pytest.raises(ValueError, match="no problem has verdicts under both"):
+        compare(pairs[2:])
+    with pytest.raises(ValueError, match="margin"):
+        compare(pairs, margin=-0.01)
+
+
+def test_more_samples_settle_what_they_were_said_to() -> None:
+    """A drop of two points, first with 4 samples; then with as many as it asks for."""
+    rng = np.random.default_rng(3)
+    rates = rng.beta(2, 2, 400)
+
+    def measured(n: int) -> Comparison:
+        new, base = rng.binomial(n, np.clip(rates - 0.02, 0, 1)), rng.binomial(n, rates)
+        return compare(
+            [Pair(str(i), n, int(c), n, int(b)) for i, (c, b) in enumerate(zip(new, base, strict=True))]
+        )
+
+    first = next(found for found in iter(lambda: measured(4), None) if -0.025 < found.difference < -0.015)
+    assert first.verdict is Verdict.INCONCLUSIVE
+    more = int(first.needed.split()[0].replace(",", ""))
+    assert "more samples per problem, or" in first.needed
+    settled = sum(measured(4 + more).verdict is Verdict.REGRESSED for _ in range(40))
+    assert 10 < settled < 40, "half of the time, as an estimate that is just at the bound"
+
+
+def test_one_sample_says_nothing_of_more() -> None:
+    outcomes = [(0, 1), (1, 0), (1, 1), (0, 0)] * 30
+    pairs = [Pair(str(i), n=1, c=c, base_n=1, base_c=base) for i, (c, base) in enumerate(outcomes)]
+    found = compare(pairs, margin=0.01)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.needed.endswith("more problems")
+    assert "samples" not in found.needed
+
+
+def test_all_nights_together_spend_alpha() -> None:
+    assert spent(0.05, 1) == pytest.approx(0.0304, abs=1e-4)
+    assert math.fsum(spent(0.05, night) for night in range(1, 100_000)) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_holm_over_the_critical_and_benjamini_hochberg_over_the_others() -> None:
+    p_values = {"a": 0.01, "b": 0.04, "c": 0.03, "x": 0.01, "y": 0.04, "z": 0.03}
+    found = adjusted(p_values, ["a", "b", "c"])
+    assert list(found) == list(p_values)
+    # Holm: 3 · 0.01, 2 · 0.03, then never less than the one before.
+    assert [found[name] for name in "acb"] == pytest.approx([0.03, 0.06, 0.06])
+    # Benjamini–Hochberg: p · m/rank, from the largest down.
+    assert [found[name] for name in "xzy"] == pytest.approx([0.03, 0.04, 0.04])
+    assert adjusted({"a": 0.9, "b": 0.8}, ["a", "b"]) == {"a": 1.0, "b": 1.0}
+
+
+def test_a_verdict_holds_for_all_together() -> None:
+    alone = compare(pairs_of(*[-0.25] * 5, *[0.125]), alpha=0.05)
+    assert alone.verdict is Verdict.REGRESSED
+    several = together({str(i): alone for i in range(12)}, critical=[str(i) for i in range(12)])
+    assert {found.verdict for found in several.values()} == {Verdict.INCONCLUSIVE}
+    assert several["0"].p_worse == pytest.approx(12 * alone.p_worse)
+    # What was fine alone stays so.
+    fine = compare(pairs_of(*[0.125] * 40), margin=0.01)
+    assert together({"a": fine}, critical=["a"])["a"].verdict is Verdict.OK
