@@ -426,6 +426,48 @@ def history(
 
 @app.command(
     help=examples(
+        "Say whether a checkpoint got worse than another: differences by problem, their errors, and a verdict.",
+        "compare results/run/step-1800 results/run/step-900",
+        "compare results/run/step-1800 results/run/step-900 --margin 0.02 --margin aime24=0.05 --flips 20",
+    )
+)
+def compare(
+    folder: Annotated[Path, typer.Argument(help="The checkpoint's folder, or one of its benchmarks'.")],
+    baseline: Annotated[Path, typer.Argument(help="The same of what it is compared with.")],
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(help="How much worse is still fine: 0.01 is a point; aime24=0.05 for one benchmark."),
+    ] = None,
+    advisory: Annotated[
+        list[str] | None, typer.Option(help="A benchmark whose false alarms matter less; may be repeated.")
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(help="False alarms, over all benchmarks together.", min=1e-9, max=0.5)
+    ] = 0.05,
+    flips: Annotated[int, typer.Option(help="Problems to list of each benchmark.", min=0)] = 10,
+    fail_on_regression: Annotated[
+        bool, typer.Option("--fail-on-regression", help="Exit with code 3 if it regressed.")
+    ] = False,
+) -> None:
+    from evalcore.compare import MARGIN, as_text, compare_folders, margins_of
+    from evalcore.comparison import Verdict
+
+    margins = margins_of(margin or [])
+    compared = compare_folders(
+        folder,
+        baseline,
+        margin=margins.pop("", MARGIN),
+        margins=margins,
+        advisory=advisory or [],
+        alpha=alpha,
+    )
+    typer.echo(as_text(compared, flips=flips), nl=False)
+    if fail_on_regression and compared.verdict is Verdict.REGRESSED:
+        raise typer.Exit(3)
+
+
+@app.command(
+    help=examples(
         "List the cluster profiles of env.toml, or print one of them with all that it extends.",
         "profiles",
         "profiles my-cluster --file ~/nemotron/env.toml",

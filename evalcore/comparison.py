@@ -124,10 +124,9 @@ def compare(pairs: Sequence[Pair], *, margin: float = 0.0, alpha: float = ALPHA)
     else:
         p_worse, p_fine = _sign_flip([total + shift * size for total, size in totals])
         lower, upper = _bounds(totals, alpha)
+    verdict = Verdict.OK if p_fine <= alpha else Verdict.INCONCLUSIVE
     if p_worse <= alpha:
         verdict = Verdict.REGRESSED
-    else:
-        verdict = Verdict.OK if p_fine <= alpha else Verdict.INCONCLUSIVE
     return Comparison(
         difference=estimate.value,
         std_err=estimate.std_err,

@@ -1,0 +1,260 @@
+"""Compare a checkpoint's results with a baseline's, benchmark by benchmark, problem by problem.
+
+>>> compared = compare_folders(Path("results/run/step-1800"), Path("results/run/step-900"))
+>>> [(it.benchmark, it.found.verdict) for it in compared.benchmarks]
+[('tiny-arithmetic', <Verdict.OK: 'ok'>)]
+
+Only what was asked, graded and judged alike is compared; of the rest it says in what the two differ. The formulas
+are those of ``comparison``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evalcore.checkpoints import Checkpoint
+from evalcore.comparison import ALPHA, Comparison, Pair, Verdict, compare, together
+from evalcore.counts import ANSWERED, ProblemCounts
+from evalcore.errors import ConfigError, ResultsError
+from evalcore.manifest import Manifest, benchmark_folders
+from evalcore.summarize import Scorecard
+from evalcore.tally import COLUMNS
+from evalcore.terminal import without_controls
+
+MARGIN = 0.01
+"""How much worse is still fine where nobody has said otherwise: one point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One benchmark under both checkpoints.
+
+    mode: of what, as in the table: ``pass@1[8]`` or ``greedy``. column: by whose verdicts.
+    value, base_value: means over the problems that both have. answered: the same comparison of how often there is
+    an answer. pairs: the problems.
+    """
+
+    benchmark: str
+    mode: str
+    column: str
+    value: float
+    base_value: float
+    found: Comparison
+    answered: Comparison
+    pairs: tuple[Pair, ...]
+
+    def flipped(self, most: int) -> list[Pair]:
+        """The problems that changed most, the worst losses first, then the best gains."""
+        changed = sorted((p for p in self.pairs if p.difference), key=lambda p: (p.difference, p.problem))
+        losses = [pair for pair in changed if pair.difference < 0][:most]
+        gains = [pair for pair in reversed(changed) if pair.difference > 0][: most - len(losses)]
+        return losses + gains
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """All benchmarks of a checkpoint. refused: why some cannot be compared, by name."""
+
+    checkpoint: Checkpoint
+    baseline: Checkpoint
+    benchmarks: tuple[Compared, ...]
+    refused: Mapping[str, str]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Regressed if any benchmark is; ok if all are."""
+        verdicts = {it.found.verdict for it in self.benchmarks}
+        if Verdict.REGRESSED in verdicts:
+            return Verdict.REGRESSED
+        return Verdict.OK if verdicts == {Verdict.OK} and not self.refused else Verdict.INCONCLUSIVE
+
+
+def compare_folders(
+    folder: Path,
+    baseline: Path,
+    *,
+    margins: Mapping[str, float] | None = None,
+    margin: float = MARGIN,
+    advisory: Collection[str] = (),
+    alpha: float = ALPHA,
+) -> Comparisons:
+    """Compare what lies in two checkpoints' folders, or in two of one benchmark.
+
+    Args:
+        margins: by benchmark; margin: of the others.
+        advisory: benchmarks whose false alarms are bounded as a share of the alarms; the others are critical.
+        alpha: for all critical ones together.
+
+    Raises:
+        ResultsError: nothing in them can be compared; it says why.
+        ConfigError: a margin, or an advisory benchmark, that is not there.
+    """
+    here, there = _read(folder), _read(baseline)
+    if unknown := sorted({*(margins or {}), *advisory} - here.keys()):
+        raise ConfigError(f"{folder} has no benchmark {unknown[0]!r}; it has {', '.join(sorted(here))}")
+    refused = dict(_not_in_both(here, there, baseline))
+    alone: dict[str, Compared] = {}
+    for name in here.keys() & there.keys():
+        new, base = here[name], there[name]
+        if differences := differing(new.manifest.fingerprint_parts, base.manifest.fingerprint_parts):
+            refused[name] = "; ".join(differences)
+            continue
+        allowed = (margins or {}).get(name, margin)
+        try:
+            alone[name] = _compare(name, new, base, allowed, alpha)
+        except ValueError as error:
+            refused[name] = str(error)
+    if not alone:
+        reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items())) or "no benchmarks"
+        raise ResultsError(f"{folder} and {baseline}: nothing to compare: {reasons}")
+    names = [name for name in here if name in alone]
+    critical = [name for name in names if name not in advisory]
+    found = together({name: alone[name].found for name in names}, critical=critical, alpha=alpha)
+    first = next(iter(alone))
+    return Comparisons(
+        here[first].manifest.checkpoint,
+        there[first].manifest.checkpoint,
+        tuple(replace(alone[name], found=found[name]) for name in names),
+        refused,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    manifest: Manifest
+    card: Scorecard
+    counts: ProblemCounts
+
+
+def _read(folder: Path) -> dict[str, _Side]:
+    sides = {}
+    for place in benchmark_folders(folder):
+        side = _Side(Manifest.load(place), Scorecard.load(place), ProblemCounts.load(place))
+        sides[side.card.benchmark] = side
+    return sides
+
+
+def _not_in_both(
+    here: Mapping[str, _Side], there: Mapping[str, _Side], baseline: Path
+) -> Iterator[tuple[str, str]]:
+    yield from ((name, f"not in {baseline}") for name in here if name not in there)
+    yield from ((name, f"in {baseline} alone") for name in there if name not in here)
+
+
+def _compare(name: str, new: _Side, base: _Side, margin: float, alpha: float) -> Compared:
+    is_sampled = bool(new.counts.sampled and base.counts.sampled)
+    columns = [side.counts.sampled if is_sampled else side.counts.greedy for side in (new, base)]
+    wanted = "judge_correct" if new.manifest.benchmark.needs_judge and new.card.judged else COLUMNS[0]
+    if not all(wanted in column for column in columns):
+        raise ValueError("one has greedy answers alone, the other samples alone")
+    pairs = _pairs(new.counts, base.counts, wanted, is_sampled)
+    found = compare(pairs, margin=margin, alpha=alpha)
+    known = [pair for pair in pairs if pair.n and pair.base_n]
+    samples = f"pass@1[{new.card.samples}]"
+    return Compared(
+        benchmark=name,
+        mode=samples if is_sampled else "greedy",
+        column=wanted,
+        value=sum(pair.c / pair.n for pair in known) / len(known),
+        base_value=sum(pair.base_c / pair.base_n for pair in known) / len(known),
+        found=found,
+        answered=compare(_pairs(new.counts, base.counts, ANSWERED, is_sampled), margin=margin, alpha=alpha),
+        pairs=tuple(pairs),
+    )
+
+
+def _pairs(new: ProblemCounts, base: ProblemCounts, column: str, is_sampled: bool) -> list[Pair]:
+    mine, theirs = ((it.sampled if is_sampled else it.greedy)[column] for it in (new, base))
+    before = dict(zip(base.problems, zip(theirs.n, theirs.c, strict=True), strict=True))
+    rows = zip(new.problems, mine.n, mine.c, new.clusters, strict=True)
+    return [
+        Pair(problem, n, c, *before[problem], cluster) for problem, n, c, cluster in rows if problem in before
+    ]
+
+
+def margins_of(given: Collection[str]) -> dict[str, float]:
+    """Margins as they are written, by benchmark: ``0.02`` (under the empty name: of all) or ``aime24=0.05``.
+
+    Raises:
+        ConfigError: no share between 0 and 1.
+    """
+    found = {}
+    for text in given:
+        name, _, share = text.rpartition("=")
+        try:
+            found[name] = float(share)
+        except ValueError:
+            found[name] = -1.0
+        if not 0 <= found[name] < 1:
+            raise ConfigError(f"--margin {text}: expected a share, as 0.01 for a point, or aime24=0.05")
+    return found
+
+
+def differing(new: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """In what two fingerprints differ, as ``sampling.temperature: 0.6, not 0.7``."""
+    found = []
+    for name in dict.fromkeys([*new, *base]):
+        mine, theirs = new.get(name), base.get(name)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            found += differing(mine, theirs, f"{prefix}{name}.")
+        elif mine != theirs:
+            found.append(f"{prefix}{name}: {mine}, not {theirs}")
+    return found
+
+
+def as_text(compared: Comparisons, *, flips: int = 10) -> str:
+    """The comparison as a table, the verdict in a sentence before it, the problems that changed most after it."""
+    header = ["benchmark", "mode", "baseline", "new", "difference", "bounds", "p", "verdict"]
+    rows = [header, *map(_row, compared.benchmarks)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [sentence(compared), ""]
+    lines += [" | ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    for it in compared.benchmarks:
+        if it.found.needed:
+            lines.append(f"note: {it.benchmark}: {it.found.needed} would settle it")
+        if it.answered.verdict is Verdict.REGRESSED:
+            lines.append(
+                f"note: {it.benchmark}: {-it.answered.difference:.2%} fewer samples have an answer "
+                f"(p = {it.answered.p_worse:.2g})"
+            )
+    lines += [f"note: {name}: not compared: {why}" for name, why in sorted(compared.refused.items())]
+    for it in compared.benchmarks:
+        if changed := it.flipped(flips):
+            lines += ["", f"{it.benchmark}: the problems that changed most (baseline → new)"]
+            lines += [f"  {_line(pair)}" for pair in changed]
+    return without_controls("\n".join(lines)) + "\n"
+
+
+def sentence(compared: Comparisons) -> str:
+    """The verdict in one sentence."""
+    new, base = compared.checkpoint, compared.baseline
+    pair = f"{new.run}/{new.name} against {base.run}/{base.name}"
+    worse = [it for it in compared.benchmarks if it.found.verdict is Verdict.REGRESSED]
+    if worse:
+        drops = ", ".join(f"{it.benchmark} by {-100 * it.found.difference:.1f} points" for it in worse)
+        return f"{pair}: regressed on {drops}"
+    open_ = [it.benchmark for it in compared.benchmarks if it.found.verdict is Verdict.INCONCLUSIVE]
+    if open_:
+        return f"{pair}: inconclusive on {', '.join(open_)}"
+    return f"{pair}: ok"
+
+
+def _row(it: Compared) -> list[str]:
+    found = it.found
+    return [
+        it.benchmark,
+        it.mode,
+        f"{it.base_value:.2%}",
+        f"{it.value:.2%}",
+        f"{100 * found.difference:+.2f}",
+        f"[{100 * found.lower:+.2f}, {100 * found.upper:+.2f}]",
+        f"{found.p_worse:.2g}",
+        str(found.verdict),
+    ]
+
+
+def _line(pair: Pair) -> str:
+    return f"{pair.problem}: {pair.base_c}/{pair.base_n} → {pair.c}/{pair.n}"

@@ -1,0 +1,117 @@
+"""Two checkpoints' folders compared: what is comparable, what is said, what is not lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from evalcore.cli import app
+from evalcore.compare import as_text, compare_folders
+from evalcore.comparison import Verdict
+from evalcore.errors import ResultsError
+from evalcore.summarize import summarize
+from synthetic_results import CHECKPOINT, Sample, manifest, write
+
+SAMPLES = 4
+
+
+def results(
+    folder: Path,
+    benchmark: str,
+    right: Sequence[int],
+    *,
+    step: int = 1500,
+    answered: bool = True,
+    **changed: Any,
+) -> Path:
+    """A benchmark's folder in which problem i has ``right[i]`` of SAMPLES samples right."""
+    checkpoint = CHECKPOINT.model_copy(update={"name": f"step-{step}", "step": step, "digest": f"d{step}"})
+    made_by = manifest(len(right), SAMPLES, name=benchmark, checkpoint=checkpoint).model_copy(update=changed)
+    rows = [
+        Sample(f"p{i}", s, "7" if answered or s < c else None, s < c)
+        for i, c in enumerate(right)
+        for s in range(SAMPLES)
+    ]
+    place = folder / f"step-{step}" / benchmark
+    place.mkdir(parents=True)
+    summarize(write(place, made_by, rows))
+    return folder / f"step-{step}"
+
+
+def test_a_drop_is_found_and_said(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [4, 3, 4, 2] * 10, step=900)
+    new = results(tmp_path, "toy", [4, 1, 2, 2] * 10, step=1800)
+    compared = compare_folders(new, base)
+    [it] = compared.benchmarks
+    assert (compared.verdict, it.mode, it.column) == (Verdict.REGRESSED, "pass@1[4]", "symbolic_correct")
+    assert (it.base_value, it.value, it.found.difference) == pytest.approx((0.8125, 0.5625, -0.25))
+    text = as_text(compared, flips=3)
+    assert text.splitlines()[0] == "tiny/step-1800 against tiny/step-900: regressed on toy by 25.0 points"
+    assert "toy       | pass@1[4] | 81.25%   | 56.25% | -25.00" in text
+    assert text.endswith("  p1: 3/4 → 1/4\n  p10: 4/4 → 2/4\n  p13: 3/4 → 1/4\n")
+
+
+def test_the_same_is_ok_and_a_little_is_inconclusive(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [4, 3, 4, 2] * 10, step=900)
+    assert compare_folders(base, base).verdict is Verdict.OK
+    new = results(tmp_path, "toy", [3, 3, 4, 3, *[4, 3, 4, 2] * 9], step=1800)
+    compared = compare_folders(new, base, margin=0.0)
+    assert compared.verdict is Verdict.INCONCLUSIVE
+    assert "would settle it" in as_text(compared)
+    assert "inconclusive on toy" in as_text(compared)
+
+
+def test_a_margin_is_a_benchmarks_own(tmp_path: Path) -> None:
+    right = [4, 3, 4, 2] * 10
+    base, new = tmp_path / "base", tmp_path / "new"
+    for name in ("hard", "soft"):
+        results(base, name, right)
+        results(new, name, [c - 1 for c in right])
+    compared = compare_folders(new / "step-1500", base / "step-1500", margins={"soft": 0.3})
+    assert {it.benchmark: it.found.verdict for it in compared.benchmarks} == {
+        "hard": Verdict.REGRESSED,
+        "soft": Verdict.OK,
+    }
+
+
+def test_what_is_not_comparable_is_refused_and_says_in_what(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [4] * 10, step=900)
+    results(tmp_path, "old", [4] * 10, step=900)
+    new = results(tmp_path, "toy", [4] * 10, step=1800, server_args=(("--seed", "1"),))
+    results(tmp_path, "old", [4] * 10, step=1800)
+    results(tmp_path, "more", [4] * 10, step=1800)
+    compared = compare_folders(new, base)
+    assert [it.benchmark for it in compared.benchmarks] == ["old"]
+    assert compared.refused["toy"].startswith("server_args: ")
+    assert compared.refused["more"] == f"not in {base}"
+    assert compared.verdict is Verdict.INCONCLUSIVE, "not all of it is known to be fine"
+    assert "note: toy: not compared: server_args: " in as_text(compared)
+    with pytest.raises(ResultsError, match=r"nothing to compare: toy: server_args"):
+        compare_folders(new / "toy", base / "toy")
+
+
+def test_answers_that_are_missing_are_an_alarm_of_their_own(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [2] * 40, step=900)
+    new = results(tmp_path, "toy", [2] * 40, step=1800, answered=False)
+    compared = compare_folders(new, base)
+    assert compared.verdict is Verdict.OK
+    assert "note: toy: 50.00% fewer samples have an answer" in as_text(compared)
+
+
+def test_the_command_prints_it_and_its_exit_code_is_the_verdict(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [4] * 40, step=900)
+    new = results(tmp_path, "toy", [2] * 40, step=1800)
+    done = CliRunner().invoke(app, ["compare", str(new), str(base)])
+    assert (done.exit_code, done.stdout) == (0, as_text(compare_folders(new, base)))
+    done = CliRunner().invoke(app, ["compare", str(new), str(base), "--fail-on-regression"])
+    assert done.exit_code == 3
+    done = CliRunner().invoke(
+        app, ["compare", str(new), str(base), "--margin", "toy=0.6", "--fail-on-regression"]
+    )
+    assert (done.exit_code, "| ok" in done.stdout) == (0, True)
+    done = CliRunner().invoke(app, ["compare", str(new), str(base), "--margin", "nothing=0.6"])
+    assert done.exit_code != 0
