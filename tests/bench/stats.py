@@ -27,7 +27,8 @@ from evalcore.comparison import ALPHA, Pair, Verdict, compare, spent, together
 
 NIGHTS = 60
 DROP, PROBLEMS, SAMPLES = 0.05, 198, 8
-_SCREEN = 20.0
+# A quick t-test that is so many times above what would alarm need not be done in full.
+_SCREEN = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def false_alarms(
         alarmed = 0
         for night in range(NIGHTS):
             level = spent(alpha, night + 1) if spends else alpha
-            if p_quick[:, night].min() > _SCREEN * level:
+            alarms_at = level / len(SUITE.problems) if corrects else level
+            if p_quick[:, night].min() > _SCREEN * alarms_at:
                 continue
             found = {
                 str(i): compare(pairs(SUITE.samples, news[i][night], baselines[i]), alpha=level)
