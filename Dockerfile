@@ -18,7 +18,7 @@ COPY evalcore evalcore
 COPY include include
 # The lock is that of a whole checkout; of it only the versions of what is needed here.
 RUN sed -nE 's/^([A-Za-z].*==[^\\]*[^ \\]).*/\1/p' requirements.lock > constraints.txt \
- && pip install --no-cache-dir -c constraints.txt ".[hub,wandb]" \
+ && pip install --no-cache-dir -c constraints.txt ".[compare,hub,wandb]" \
  && rm -rf /src/* \
  && useradd --create-home evalcore
 

@@ -13,7 +13,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-slurm up test test-fast lint format bench bench-client bench-grading bench-serve bench-slurm \
-  bench-history lock tiny clean \
+  bench-history bench-stats lock tiny clean \
   cluster cluster-packages
 
 help: ## list the targets
@@ -80,12 +80,15 @@ bench-serve: $(INSTALLED) ## the embedded server against what one core can decod
 bench-slurm: $(INSTALLED) ## what 200 jobs on a local Slurm cost (as root); JOBS=50 for fewer
 	$(BIN)/python tests/bench/slurm.py $(if $(JOBS),--jobs $(JOBS))
 
+bench-stats: $(INSTALLED) ## false alarms and power of the verdicts, by simulation; LINEAGES=200 for fewer
+	$(BIN)/python tests/bench/stats.py $(if $(LINEAGES),--lineages $(LINEAGES))
+
 bench-history: $(INSTALLED) ## a history of 1,000 checkpoints on SQLite and PostgreSQL; CHECKPOINTS=100 for fewer
 	$(BIN)/python tests/bench/history.py $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS))
 
 lock: $(INSTALLED) ## resolve requirements.lock anew from pyproject.toml
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-annotate --upgrade --extra airflow --extra hub --extra history --extra postgres \
+	  --no-annotate --upgrade --extra airflow --extra compare --extra hub --extra history --extra postgres \
 	  --extra wandb --extra dev pyproject.toml -o requirements.lock
 
 tiny: ## train the tiny checkpoints again (needs torch and transformers; see include/tiny/train.py)
