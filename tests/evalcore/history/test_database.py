@@ -57,6 +57,7 @@ def test_a_database_that_is_up_to_date_is_left_alone(url: str, monkeypatch: pyte
     open_history(url).close()
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_database_at_once(url: str) -> None:
     opening = [
         subprocess.Popen(

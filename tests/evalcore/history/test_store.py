@@ -367,6 +367,7 @@ with open_history(sys.argv[1]) as history:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_record_the_same_folders_at_once(
     history: History, url: str, evaluate: Evaluate
 ) -> None:
