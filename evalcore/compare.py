@@ -1,5 +1,7 @@
 """Compare a checkpoint's results with a baseline's, benchmark by benchmark, problem by problem.
 
+From their folders, or from the history (``compare_recorded``).
+
 >>> compared = compare_folders(Path("results/run/step-1800"), Path("results/run/step-900"))
 >>> [(it.benchmark, it.found.verdict) for it in compared.benchmarks]
 [('tiny-arithmetic', <Verdict.OK: 'ok'>)]
@@ -10,19 +12,22 @@ are those of ``comparison``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalcore.checkpoints import Checkpoint
 from evalcore.comparison import ALPHA, Comparison, Pair, Verdict, compare, together
 from evalcore.counts import ANSWERED, ProblemCounts
 from evalcore.errors import ConfigError, ResultsError
-from evalcore.manifest import Manifest, benchmark_folders
+from evalcore.manifest import Manifest, benchmark_folders, differences
 from evalcore.summarize import Scorecard
 from evalcore.tally import COLUMNS
 from evalcore.terminal import without_controls
+
+if TYPE_CHECKING:
+    from evalcore.history.store import Evaluation, History
 
 MARGIN = 0.01
 """How much worse is still fine where nobody has said otherwise: one point."""
@@ -32,12 +37,14 @@ MARGIN = 0.01
 class Compared:
     """One benchmark under both checkpoints.
 
-    mode: of what, as in the table: ``pass@1[8]`` or ``greedy``. column: by whose verdicts.
+    baseline: the checkpoint it is compared with. mode: of what, as in the table: ``pass@1[8]`` or ``greedy``.
+    column: by whose verdicts.
     value, base_value: means over the problems that both have. answered: the same comparison of how often there is
     an answer. pairs: the problems.
     """
 
     benchmark: str
+    baseline: Checkpoint
     mode: str
     column: str
     value: float
@@ -59,7 +66,6 @@ class Comparisons:
     """All benchmarks of a checkpoint. refused: why some cannot be compared, by name."""
 
     checkpoint: Checkpoint
-    baseline: Checkpoint
     benchmarks: tuple[Compared, ...]
     refused: Mapping[str, str]
 
@@ -99,8 +105,8 @@ def compare_folders(
     alone: dict[str, Compared] = {}
     for name in here.keys() & there.keys():
         new, base = here[name], there[name]
-        if differences := differing(new.manifest.fingerprint_parts, base.manifest.fingerprint_parts):
-            refused[name] = "; ".join(differences)
+        if differing := differences(new.manifest.fingerprint_parts, base.manifest.fingerprint_parts):
+            refused[name] = _said(differing)
             continue
         allowed = (margins or {}).get(name, margin)
         try:
@@ -110,16 +116,60 @@ def compare_folders(
     if not alone:
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items())) or "no benchmarks"
         raise ResultsError(f"{folder} and {baseline}: nothing to compare: {reasons}")
-    names = [name for name in here if name in alone]
-    critical = [name for name in names if name not in advisory]
-    found = together({name: alone[name].found for name in names}, critical=critical, alpha=alpha)
-    first = next(iter(alone))
-    return Comparisons(
-        here[first].manifest.checkpoint,
-        there[first].manifest.checkpoint,
-        tuple(replace(alone[name], found=found[name]) for name in names),
-        refused,
-    )
+    checkpoint = here[next(iter(alone))].manifest.checkpoint
+    return _all(checkpoint, [alone[name] for name in here if name in alone], refused, advisory, alpha)
+
+
+def compare_recorded(
+    history: History,
+    evaluations: Sequence[tuple[Evaluation, Evaluation | None]],
+    *,
+    margins: Mapping[str, float] | None = None,
+    margin: float = MARGIN,
+    advisory: Collection[str] = (),
+    alpha: float = ALPHA,
+) -> Comparisons:
+    """Compare evaluations of one checkpoint, each with its baseline; None: there is none yet.
+
+    As ``compare_folders``. Raises ResultsError where the history cannot be read.
+    """
+    found, refused = [], {}
+    for new, base in evaluations:
+        if base is None:
+            refused[new.benchmark] = "there is no baseline yet"
+            continue
+        if differing := history.differences(new.fingerprint, base.fingerprint):
+            refused[new.benchmark] = _said(differing)
+            continue
+        is_sampled = bool(new.samples and base.samples)
+        column = "judge_correct" if new.needs_judge and new.judged else COLUMNS[0]
+        pairs, answered = (
+            [Pair(*it) for it in history.pairs(new.id, base.id, column=of, greedy=not is_sampled)]
+            for of in (column, ANSWERED)
+        )
+        mode = f"pass@1[{new.samples}]" if is_sampled else "greedy"
+        allowed = (margins or {}).get(new.benchmark, margin)
+        try:
+            found.append(
+                _compared(new.benchmark, base.checkpoint, mode, column, pairs, answered, allowed, alpha)
+            )
+        except ValueError as error:
+            refused[new.benchmark] = str(error)
+    return _all(evaluations[0][0].checkpoint, found, refused, advisory, alpha)
+
+
+def _all(
+    checkpoint: Checkpoint,
+    alone: Sequence[Compared],
+    refused: Mapping[str, str],
+    advisory: Collection[str],
+    alpha: float,
+) -> Comparisons:
+    """With the verdicts that hold for all of them together."""
+    critical = [it.benchmark for it in alone if it.benchmark not in advisory]
+    found = together({it.benchmark: it.found for it in alone}, critical=critical, alpha=alpha)
+    benchmarks = tuple(replace(it, found=found[it.benchmark]) for it in alone)
+    return Comparisons(checkpoint, benchmarks, dict(refused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +200,39 @@ def _compare(name: str, new: _Side, base: _Side, margin: float, alpha: float) ->
     wanted = "judge_correct" if new.manifest.benchmark.needs_judge and new.card.judged else COLUMNS[0]
     if not all(wanted in column for column in columns):
         raise ValueError("one has greedy answers alone, the other samples alone")
-    pairs = _pairs(new.counts, base.counts, wanted, is_sampled)
+    return _compared(
+        name,
+        base.manifest.checkpoint,
+        f"pass@1[{new.card.samples}]" if is_sampled else "greedy",
+        wanted,
+        _pairs(new.counts, base.counts, wanted, is_sampled),
+        _pairs(new.counts, base.counts, ANSWERED, is_sampled),
+        margin,
+        alpha,
+    )
+
+
+def _compared(
+    benchmark: str,
+    baseline: Checkpoint,
+    mode: str,
+    column: str,
+    pairs: Sequence[Pair],
+    answered: Sequence[Pair],
+    margin: float,
+    alpha: float,
+) -> Compared:
     found = compare(pairs, margin=margin, alpha=alpha)
     known = [pair for pair in pairs if pair.n and pair.base_n]
-    samples = f"pass@1[{new.card.samples}]"
     return Compared(
-        benchmark=name,
-        mode=samples if is_sampled else "greedy",
-        column=wanted,
+        benchmark=benchmark,
+        baseline=baseline,
+        mode=mode,
+        column=column,
         value=sum(pair.c / pair.n for pair in known) / len(known),
         base_value=sum(pair.base_c / pair.base_n for pair in known) / len(known),
         found=found,
-        answered=compare(_pairs(new.counts, base.counts, ANSWERED, is_sampled), margin=margin, alpha=alpha),
+        answered=compare(answered, margin=margin, alpha=alpha),
         pairs=tuple(pairs),
     )
 
@@ -193,16 +264,8 @@ def margins_of(given: Collection[str]) -> dict[str, float]:
     return found
 
 
-def differing(new: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """In what two fingerprints differ, as ``sampling.temperature: 0.6, not 0.7``."""
-    found = []
-    for name in dict.fromkeys([*new, *base]):
-        mine, theirs = new.get(name), base.get(name)
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            found += differing(mine, theirs, f"{prefix}{name}.")
-        elif mine != theirs:
-            found.append(f"{prefix}{name}: {mine}, not {theirs}")
-    return found
+def _said(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{name}: {new}, not {base}" for name, (new, base) in differing.items())
 
 
 def as_text(compared: Comparisons, *, flips: int = 10) -> str:
@@ -230,8 +293,9 @@ def as_text(compared: Comparisons, *, flips: int = 10) -> str:
 
 def sentence(compared: Comparisons) -> str:
     """The verdict in one sentence."""
-    new, base = compared.checkpoint, compared.baseline
-    pair = f"{new.run}/{new.name} against {base.run}/{base.name}"
+    new = compared.checkpoint
+    baselines = dict.fromkeys(f"{it.baseline.run}/{it.baseline.name}" for it in compared.benchmarks)
+    pair = f"{new.run}/{new.name} against {', '.join(baselines) or 'nothing'}"
     worse = [it for it in compared.benchmarks if it.found.verdict is Verdict.REGRESSED]
     if worse:
         drops = ", ".join(f"{it.benchmark} by {-100 * it.found.difference:.1f} points" for it in worse)

@@ -22,6 +22,7 @@ can be told before anything is fetched or asked. ``plan`` hands it to every late
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,21 @@ class Manifest(BaseModel):
                 "checkpoint, prompt or benchmark changed; when it is done, run this one again from generate on"
             )
         return manifest
+
+
+def differences(new: dict[str, Any], base: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """In what two fingerprints' parts differ, as ``{"sampling.temperature": (0.6, 0.7)}``."""
+    mine, theirs = dict(_flat(new)), dict(_flat(base))
+    names = dict.fromkeys([*mine, *theirs])
+    return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
+
+
+def _flat(parts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in parts.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def settings_id(config: EvalConfig, checkpoint: Checkpoint, benchmark: Benchmark) -> str:

@@ -30,6 +30,7 @@ from evalcore.history.schema import (
     subsets,
     verdicts,
 )
+from evalcore.manifest import differences
 from evalcore.metrics import Estimate
 from evalcore.summarize import Counts, Mode, Subset
 
@@ -232,9 +233,7 @@ class History:
         Raises:
             ResultsError: one of them is unknown.
         """
-        new, base = (dict(_flat(self.fingerprint_parts(it))) for it in (fingerprint, baseline))
-        names = dict.fromkeys([*new, *base])
-        return {name: (new.get(name), base.get(name)) for name in names if new.get(name) != base.get(name)}
+        return differences(self.fingerprint_parts(fingerprint), self.fingerprint_parts(baseline))
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -376,14 +375,6 @@ def _verdicts(connection: Connection, id_: int, column: str, greedy: bool) -> _V
         dict(zip(names, counts, strict=True)),
         dict(zip(names, clusters, strict=True)),
     )
-
-
-def _flat(parts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in parts.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _utc(time: datetime) -> datetime:

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from evalcore.baseline import choose
 from evalcore.cli import app
-from evalcore.compare import as_text, compare_folders
+from evalcore.compare import as_text, compare_folders, compare_recorded
 from evalcore.comparison import Verdict
 from evalcore.errors import ResultsError
+from evalcore.history import open_history
 from evalcore.summarize import summarize
+from evalcore.tracked import Baseline
 from synthetic_results import CHECKPOINT, Sample, manifest, write
 
 SAMPLES = 4
@@ -100,6 +103,26 @@ def test_answers_that_are_missing_are_an_alarm_of_their_own(tmp_path: Path) -> N
     compared = compare_folders(new, base)
     assert compared.verdict is Verdict.OK
     assert "note: toy: 50.00% fewer samples have an answer" in as_text(compared)
+
+
+def test_what_is_recorded_compares_as_its_folders_do(tmp_path: Path) -> None:
+    for name, before, after in (("toy", 4, 2), ("other", 3, 3)):
+        results(tmp_path, name, [before] * 40, step=900)
+        results(tmp_path, name, [after] * 40, step=1800)
+    results(tmp_path, "new", [4] * 5, step=1800)
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        for folder in sorted(tmp_path.glob("step-*/*")):
+            history.record(folder)
+        newest = history.evaluations(run="tiny", last=1)
+        older = history.evaluations(run="tiny")
+        chosen = [(it, choose(Baseline(kind="previous"), it, older)) for it in newest]
+        recorded = compare_recorded(history, chosen)
+    by_folder = compare_folders(tmp_path / "step-1800", tmp_path / "step-900")
+    assert sorted(recorded.benchmarks, key=lambda it: it.benchmark) == sorted(
+        by_folder.benchmarks, key=lambda it: it.benchmark
+    )
+    assert recorded.verdict is Verdict.REGRESSED
+    assert recorded.refused == {"new": "there is no baseline yet"}
 
 
 def test_the_command_prints_it_and_its_exit_code_is_the_verdict(tmp_path: Path) -> None:

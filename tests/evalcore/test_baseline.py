@@ -1,0 +1,96 @@
+"""Which evaluation is the baseline, under each policy."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalcore.baseline import choose
+from evalcore.checkpoints import Checkpoint
+from evalcore.history.store import Evaluation
+from evalcore.metrics import Estimate
+from evalcore.summarize import Counts, Mode
+from evalcore.tracked import Baseline
+
+COUNTS = Counts(
+    expected=8, generated=8, failed=0, truncated=0, ungraded=0, undecided=0, unjudged=0, unparsable=0
+)
+NONE = dict.fromkeys(("judge_correct", "both_correct", "any_correct", "no_answer", "avg_tokens"))
+
+
+def evaluation(step: int | None, value: float = 0.5, *, run: str = "r", **changed: Any) -> Evaluation:
+    mode = Mode(
+        evaluation_mode="pass@1[8]", k=1, num_entries=1, symbolic_correct=Estimate(value, None, 1), **NONE
+    )
+    checkpoint = Checkpoint(path=None, run=run, name=f"step-{step}", step=step, digest=f"{run}-{step}")
+    fields = {
+        "id": 1, "folder": Path("f"), "checkpoint": checkpoint, "benchmark": "gsm8k", "settings": "s",
+        "fingerprint": "f", "samples": 8, "greedy": False, "judged": False, "needs_judge": False, "complete": True,
+        "evaluated_at": datetime(2026, 1, 1, tzinfo=UTC), "counts": COUNTS, "mode": mode,
+    }  # fmt: skip
+    return Evaluation(**{**fields, **changed})
+
+
+OLDER = [evaluation(100, 0.7), evaluation(300, 0.6), evaluation(200, 0.7), evaluation(500, 0.9)]
+ELSEWHERE = [evaluation(400, 0.2, run="other"), evaluation(300, 0.2, run="other")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "step", "run"),
+    [
+        (Baseline(kind="previous"), 300, "r"),
+        # The earliest of the best, and never a later one.
+        (Baseline(kind="best"), 100, "r"),
+        (Baseline(kind="pinned", name="step-500"), 500, "r"),
+        (Baseline(kind="run", name="other"), 400, "other"),
+    ],
+)
+def test_policies(policy: Baseline, step: int, run: str) -> None:
+    found = choose(policy, evaluation(400), [*OLDER, *ELSEWHERE])
+    assert found is not None
+    assert (found.checkpoint.step, found.checkpoint.run) == (step, run)
+
+
+@pytest.mark.parametrize("kind", ["previous", "best"])
+def test_nothing_is_before_the_first_or_without_a_step(kind: Any) -> None:
+    assert choose(Baseline(kind=kind), evaluation(100), OLDER) is None
+    assert choose(Baseline(kind=kind), evaluation(None), OLDER) is None
+    assert choose(Baseline(kind=kind), evaluation(400), [evaluation(None)]) is None
+
+
+def test_without_steps_no_other_run_has_the_same_one() -> None:
+    assert (
+        choose(Baseline(kind="run", name="other"), evaluation(None), [evaluation(None, run="other")]) is None
+    )
+
+
+@pytest.mark.parametrize("changed", [{"fingerprint": "g"}, {"benchmark": "aime24"}, {"complete": False}])
+def test_what_is_not_comparable_is_no_baseline(changed: dict[str, Any]) -> None:
+    before = [evaluation(300, **changed), evaluation(200)]
+    found = choose(Baseline(kind="previous"), evaluation(400), before)
+    assert found is before[1]
+
+
+def test_the_same_weights_are_no_baseline_and_the_newest_evaluation_counts() -> None:
+    new = evaluation(400)
+    twin = evaluation(300, checkpoint=new.checkpoint.model_copy(update={"step": 300}))
+    later = evaluation(200, evaluated_at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=1))
+    assert choose(Baseline(kind="previous"), new, [twin, evaluation(200), later]) is later
+
+
+def test_best_is_by_the_judge_where_the_benchmark_needs_one() -> None:
+    judged = {"needs_judge": True, "judged": True}
+    mode = evaluation(1).mode
+    assert mode is not None
+
+    def by_judge(step: int, value: float) -> Evaluation:
+        return evaluation(
+            step, 0.9, mode=mode.model_copy(update={"judge_correct": Estimate(value, None, 1)}), **judged
+        )
+
+    found = choose(Baseline(kind="best"), evaluation(400, **judged), [by_judge(100, 0.3), by_judge(200, 0.4)])
+    assert found is not None
+    assert found.checkpoint.step == 200
