@@ -8,7 +8,8 @@ is an `evalcore` command that runs as a job of its own; *Job log* on a task show
 **generate** runs once for each inference server, **score** once for each benchmark. A benchmark that
 fails does not lose the others: **report** prints what there is, then fails the run and says what failed
 and why. Clear a failed task to go on from there: what was done already is not done again. Clearing or
-failing a waiting task stops its job.
+failing a waiting task stops its job. **record** puts the numbers into the history, and **compare** says
+whether the checkpoint got worse than its baseline: the previous step, or what the file in `tracked/` says.
 
 API keys come from the environment (`OPENAI_API_KEY`, `WANDB_API_KEY`, `HF_TOKEN`), never from params.
 """
@@ -23,11 +24,13 @@ from airflow.sdk import DAG, Param, task_group
 
 from evalcore import include
 from evalcore.profiles import load_profiles
+from operators.compare import CompareOperator
 from operators.convert import ConvertOperator
 from operators.generate import GenerateOperator
 from operators.grade import GradeOperator
 from operators.judge import JudgeOperator
 from operators.plan import PlanOperator
+from operators.record import RecordOperator
 from operators.report import ReportOperator
 from operators.summarize import SummarizeOperator
 from operators.track import TrackOperator
@@ -182,5 +185,8 @@ with DAG(
         force_squash="{{ params.force_squash }}",
         trigger_rule="all_done_min_one_success",
     )
+    record = RecordOperator(task_id="record", trigger_rule="all_done_min_one_success")
+    compare = CompareOperator(task_id="compare", recorded=record.output)
     report = ReportOperator(task_id="report", trigger_rule="all_done", retries=0)
-    scores >> track >> report
+    scores >> [track, record]
+    [track, compare] >> report

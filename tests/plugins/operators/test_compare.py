@@ -1,0 +1,101 @@
+"""record and compare as tasks, on a history in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from evalcore.checkpoints import Checkpoint
+from evalcore.comparison import spent
+from evalcore.history import open_history
+from evalcore.summarize import summarize
+from operators.compare import CompareOperator
+from operators.record import RecordOperator
+from synthetic_results import Sample, manifest, write
+
+SAMPLES = 4
+
+
+class Pulled:
+    """A task instance behind ``plan``."""
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self.planned = [{"name": name, "brings": ["/there", str(folder)]} for name, folder in folders.items()]
+        self.settings = dict.fromkeys(folders, "5e771265")
+
+    def xcom_pull(self, *, task_ids: str, key: str = "return_value") -> Any:
+        assert task_ids == "plan"
+        return self.settings if key == "settings" else self.planned
+
+
+@pytest.fixture(autouse=True)
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
+
+
+def results(folder: Path, step: int, right: int) -> Path:
+    checkpoint = Checkpoint(path=None, run="r", name=f"step-{step}", step=step, digest=f"d{step}")
+    place = folder / f"step-{step}" / "toy"
+    place.mkdir(parents=True)
+    rows = [Sample(f"p{i}", s, "7", s < right) for i in range(40) for s in range(SAMPLES)]
+    summarize(write(place, manifest(40, SAMPLES, checkpoint=checkpoint), rows))
+    return place
+
+
+def record(**folders: Path) -> dict[str, int]:
+    return RecordOperator(task_id="record").execute({"ti": Pulled(folders)})  # type: ignore[typeddict-item]
+
+
+def compare(recorded: dict[str, int]) -> dict[str, Any]:
+    return CompareOperator(task_id="compare", recorded=recorded).execute({})  # type: ignore[typeddict-item]
+
+
+def test_the_third_checkpoint_is_worse_than_the_second(tmp_path: Path) -> None:
+    with pytest.raises(AirflowSkipException, match="toy: there is no baseline yet"):
+        compare(record(toy=results(tmp_path, 900, 2)))
+    better = compare(record(toy=results(tmp_path, 1200, 3)))
+    assert (better["verdict"], better["alpha"]) == ("ok", spent(0.05, 1))
+    worse = compare(record(toy=results(tmp_path, 1500, 1)))
+    assert worse == {
+        "verdict": "regressed",
+        "sentence": "r/step-1500 against r/step-1200: regressed on toy by 50.0 points",
+        "alpha": spent(0.05, 2),
+    }
+
+
+def test_recorded_again_it_is_the_same_evaluation(tmp_path: Path) -> None:
+    folder = results(tmp_path, 900, 2)
+    assert record(toy=folder) == record(toy=folder)
+    with open_history() as history:
+        assert len(history.evaluations()) == 1
+
+
+def test_a_benchmark_without_a_scorecard_does_not_lose_the_others(tmp_path: Path) -> None:
+    folder = results(tmp_path, 900, 2)
+    assert list(record(toy=folder, torn=tmp_path / "nowhere")) == ["toy"]
+    with pytest.raises(AirflowException, match=r"nothing could be recorded: .*nowhere"):
+        record(torn=tmp_path / "nowhere")
+
+
+def test_the_file_that_follows_the_run_says_what_is_compared_with_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked = tmp_path / "include" / "tracked"
+    tracked.mkdir(parents=True)
+    benchmarks = tmp_path / "include" / "benchmarks"
+    benchmarks.mkdir()
+    (benchmarks / "toy.yaml").write_text(
+        "name: toy\ndescription: sums\nsource: {path: toy.jsonl}\nprompt: tiny/arithmetic\ngrader: math\nsamples: 1\n"
+    )
+    (tracked / "r.yaml").write_text(
+        "source: {path: /ckpt/r}\nsuite: tiny\nbenchmarks: toy\nbaseline: {pinned: step-900}\nmargins: {toy: 0.4}\n"
+    )
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path / "include"))
+    for step, right in ((900, 2), (1200, 4)):
+        record(toy=results(tmp_path, step, right))
+    found = compare(record(toy=results(tmp_path, 1500, 1)))
+    assert found["verdict"] == "ok", "a quarter less than step-900, of which it may lose two fifths"
+    assert found["sentence"] == "r/step-1500 against r/step-900: ok"
