@@ -74,7 +74,7 @@ def write(connection: Connection, evaluated: Evaluated) -> tuple[int, Outcome]:
         return there.id, Outcome.UNCHANGED
     # Another process may write the same meanwhile: whoever comes second writes it again.
     checkpoint = _upsert(connection, schema.checkpoints, named, {"step": weights.step, "path": weights.path})
-    _insert_new(
+    insert_new(
         connection,
         schema.fingerprints,
         {"fingerprint": manifest.fingerprint, "parts": manifest.fingerprint_parts},
@@ -107,7 +107,7 @@ def write(connection: Connection, evaluated: Evaluated) -> tuple[int, Outcome]:
 def _insert_verdicts(connection: Connection, evaluation: int, counts: ProblemCounts) -> None:
     asked = orjson.dumps([counts.problems, counts.clusters, counts.subsets])
     digest = hashlib.sha256(asked).hexdigest()
-    _insert_new(connection, schema.problems, {"digest": digest, "content": zlib.compress(asked)})
+    insert_new(connection, schema.problems, {"digest": digest, "content": zlib.compress(asked)})
     found = orjson.dumps(counts.model_dump(include={"greedy", "sampled"}))
     row = {"evaluation_id": evaluation, "problems": digest, "content": zlib.compress(found)}
     connection.execute(insert(schema.verdicts), row)
@@ -150,7 +150,8 @@ def _upsert(connection: Connection, table: Table, key: dict[str, Any], values: d
     return int(connection.execute(statement.returning(table.c.id)).scalar_one())
 
 
-def _insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> None:
+def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> None:
+    """Insert a row, unless there is one of its key."""
     connection.execute(_insert(connection, table).values(**row).on_conflict_do_nothing())
 
 

@@ -4,6 +4,9 @@ An evaluation is one summary of a benchmark folder. What many of them share is k
 fingerprint stands for, and the problems with their clusters, to which ``evalcore_verdicts`` has the packed counts. A
 table's line is a row (``evalcore_modes``), for SQL of your own: value, ``_std_err`` and ``_entries`` of each metric,
 NULL where it is unknown.
+
+An alarm is a suspicion that a checkpoint got worse, and what became of it; a promotion makes an evaluation the
+baseline of its lineage.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from evalcore.summarize import Counts
 from evalcore.tally import COLUMNS
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: a database that has it needs none, and Alembic is not even imported."""
 
 METRICS = (*COLUMNS, "no_answer", "avg_tokens")
@@ -134,4 +138,59 @@ modes = Table(
         ["evaluation_id", "subset"], [subsets.c.evaluation_id, subsets.c.position], ondelete="CASCADE"
     ),
     sqlite_with_rowid=False,
+)
+
+alarms = Table(
+    "evalcore_alarms",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("benchmark", Text, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("baseline_id", ForeignKey(checkpoints.c.id), nullable=False),
+    Column("evaluation_id", ForeignKey(evaluations.c.id), nullable=False),
+    Column("base_evaluation_id", ForeignKey(evaluations.c.id), nullable=False),
+    Column("margin", Float, nullable=False),
+    Column("alpha", Float, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("confirmation_id", ForeignKey(evaluations.c.id)),
+    Column("base_confirmation_id", ForeignKey(evaluations.c.id)),
+    Column("raised_at", DateTime(timezone=True), nullable=False),
+    Column("acknowledged_at", DateTime(timezone=True)),
+    Column("acknowledged_by", Text),
+    Column("note", Text, nullable=False),
+    UniqueConstraint("evaluation_id", "base_evaluation_id", "kind"),
+    # Nobody is told twice of one baseline, whichever processes settle alarms at the same time.
+    Index(
+        "uq_evalcore_alarms_told",
+        "run",
+        "benchmark",
+        "kind",
+        "baseline_id",
+        unique=True,
+        sqlite_where=text("state IN ('confirmed', 'acknowledged')"),
+        postgresql_where=text("state IN ('confirmed', 'acknowledged')"),
+    ),
+)
+
+deliveries = Table(
+    "evalcore_deliveries",
+    METADATA,
+    Column("alarm_id", ForeignKey(alarms.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("delivered_at", DateTime(timezone=True), nullable=False),
+)
+
+promotions = Table(
+    "evalcore_promotions",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("benchmark", Text, nullable=False),
+    Column("evaluation_id", ForeignKey(evaluations.c.id), nullable=False),
+    Column("promoted_at", DateTime(timezone=True), nullable=False),
+    Column("promoted_by", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Index(None, "run", "benchmark"),
 )

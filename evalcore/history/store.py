@@ -122,7 +122,7 @@ class History:
 
     def add(self, evaluated: Iterable[Evaluated]) -> list[Recorded]:
         """Record what has been read, all of it or nothing."""
-        with database.said(self._engine), database.writing(self._engine).begin() as connection:
+        with self.writing() as connection:
             return [Recorded(*recording.write(connection, it)) for it in evaluated]
 
     def training_runs(self) -> list[TrainingRun]:
@@ -140,9 +140,9 @@ class History:
             .group_by(checkpoints.c.run)
             .order_by(latest.desc(), checkpoints.c.run)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [
-                TrainingRun(name, number, evaluated, step, _utc(time))
+                TrainingRun(name, number, evaluated, step, utc(time))
                 for name, number, evaluated, step, time in connection.execute(query)
             ]
 
@@ -179,12 +179,12 @@ class History:
                 select(checkpoints.c.id, age.label("age")).where(checkpoints.c.id.in_(evaluated)).subquery()
             )
             wanted.append(checkpoints.c.id.in_(select(ages.c.id).where(ages.c.age <= last)))
-        with self._reading() as connection:
+        with self.reading() as connection:
             return _evaluations(connection, wanted, mode)
 
     def evaluation(self, id_: int) -> Evaluation:
         """ResultsError if there is none of that id."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = _evaluations(connection, [evaluations.c.id == id_])
         if not found:
             raise ResultsError(f"the history has no evaluation {id_}")
@@ -192,7 +192,7 @@ class History:
 
     def tables(self, ids: Sequence[int]) -> dict[int, tuple[Subset, ...]]:
         """Every line of every table of some evaluations, as in their scorecards."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return _tables(connection, ids)
 
     def pairs(
@@ -208,7 +208,7 @@ class History:
         Raises:
             ResultsError: there is no such evaluation, it lacks these counts, or the benchmarks differ.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             new, base = (_verdicts(connection, id_, column, greedy) for id_ in (evaluation, baseline))
         if new.benchmark != base.benchmark:
             raise ResultsError(f"evaluations of two benchmarks cannot be paired: {new.title}, {base.title}")
@@ -221,7 +221,7 @@ class History:
     def fingerprint_parts(self, fingerprint: str) -> dict[str, Any]:
         """What a fingerprint is made of (``Manifest.fingerprint_parts``). ResultsError if it is unknown."""
         query = select(fingerprints.c.parts).where(fingerprints.c.fingerprint == fingerprint)
-        with self._reading() as connection:
+        with self.reading() as connection:
             parts: dict[str, Any] | None = connection.scalar(query)
         if parts is None:
             raise ResultsError(f"the history has no fingerprint {fingerprint}")
@@ -236,8 +236,15 @@ class History:
         return differences(self.fingerprint_parts(fingerprint), self.fingerprint_parts(baseline))
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees the database as it was at its first query."""
         with database.said(self._engine), database.reading(self._engine).connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction: all that is written with it, or nothing."""
+        with database.said(self._engine), database.writing(self._engine).begin() as connection:
             yield connection
 
 
@@ -293,7 +300,7 @@ def _evaluations(
             Evaluation(
                 **dict(zip(_PLAIN, plain, strict=True)),
                 folder=Path(folder),
-                evaluated_at=_utc(evaluated_at),
+                evaluated_at=utc(evaluated_at),
                 checkpoint=Checkpoint.model_construct(
                     path=path, run=run, name=name, step=step, digest=digest
                 ),
@@ -377,6 +384,7 @@ def _verdicts(connection: Connection, id_: int, column: str, greedy: bool) -> _V
     )
 
 
-def _utc(time: datetime) -> datetime:
+def utc(time: datetime) -> datetime:
+    """A time as the database gives it, in UTC."""
     # SQLite keeps no zone, and what is written is UTC; PostgreSQL gives it in the session's.
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -91,6 +91,7 @@ def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return later / "versions" / "later.py"
 
 
+NEWEST = schema.REVISION
 LATER = f"""
 from alembic import op
 import sqlalchemy as sa
@@ -103,7 +104,7 @@ def upgrade():
 def test_a_database_of_an_earlier_version_is_migrated(url: str, next_migration: Path) -> None:
     schema_now = {"evalcore_later", *schema.METADATA.tables}
     with pytest.MonkeyPatch.context() as earlier:
-        earlier.setattr(schema, "REVISION", "0001")
+        earlier.setattr(schema, "REVISION", NEWEST)
         open_history(url).close()
     next_migration.write_text(LATER)
     assert "evalcore_later" not in tables(url)
@@ -111,9 +112,26 @@ def test_a_database_of_an_earlier_version_is_migrated(url: str, next_migration: 
     assert tables(url) == schema_now
 
 
+def test_what_the_first_version_recorded_is_kept(url: str) -> None:
+    engine = create_engine(database._checked(url))
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir()
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(database.MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(insert(schema.checkpoints).values(run="r", name="step-1", digest="d", step=1))
+    engine.dispose()
+    assert "evalcore_alarms" not in tables(url)
+    with open_history(url) as history, history.reading() as connection:
+        assert connection.scalar(select(schema.checkpoints.c.name)) == "step-1"
+    assert set(schema.METADATA.tables) == tables(url)
+
+
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, next_migration: Path) -> None:
     with pytest.MonkeyPatch.context() as earlier:
-        earlier.setattr(schema, "REVISION", "0001")
+        earlier.setattr(schema, "REVISION", NEWEST)
         open_history(url).close()
     next_migration.write_text(LATER + '    raise ArithmeticError("half-way")\n')
     with pytest.raises(ArithmeticError):
@@ -129,7 +147,7 @@ def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
     with database.writing(engine).begin() as connection:
         connection.execute(text("UPDATE evalcore_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(ResultsError, match=r"newer evalcore \(schema 9999, here 0001\)"):
+    with pytest.raises(ResultsError, match=rf"newer evalcore \(schema 9999, here {schema.REVISION}\)"):
         open_history(url)
 
 
