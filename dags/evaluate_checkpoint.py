@@ -70,6 +70,11 @@ params = {
         "Name of the training run; by default the folder above the checkpoint's.",
         section="Names and places",
     ),
+    "name": optional(
+        "string",
+        "Name of the checkpoint in results and history; by default its folder's.",
+        section="Names and places",
+    ),
     "step": optional(
         "integer",
         "Training step; by default the number that ends the folder's name.",
@@ -129,6 +134,12 @@ params = {
         description="On a Slurm cluster: make the squashfs file of the container's image anew, once for this run; "
         "for an image that has changed under its name.",
         section="Names and places",
+    ),
+    "compare": Param(
+        True,
+        type="boolean",
+        description="Compare with the baseline, have a loss confirmed, and alert.",
+        section="Baseline",
     ),
     "overrides": Param(
         [],

@@ -54,6 +54,9 @@ def evaluation(stage: Stage) -> Callable[..., None]:
         ] = None,
         results: Annotated[str | None, typer.Option("--results", "-o", help="Results folder.")] = None,
         training_run: Annotated[str | None, typer.Option(help="Name of the training run.")] = None,
+        name: Annotated[
+            str | None, typer.Option(help="Name of the checkpoint; default: its folder's.")
+        ] = None,
         step: Annotated[
             int | None, typer.Option(help="Training step, if the folder's name lacks it.")
         ] = None,
@@ -80,6 +83,7 @@ def evaluation(stage: Stage) -> Callable[..., None]:
                 benchmarks=None if benchmarks is None else _benchmarks(benchmarks),
                 results=results,
                 training_run=training_run,
+                name=name,
                 step=step,
                 server={"type": server_type, "address": server_address, "model": model},
                 judge={"model": judge_model, "address": judge_address},

@@ -67,24 +67,28 @@ def checkpoint_of(config: EvalConfig) -> Checkpoint:
         CheckpointError: the folder is missing or incomplete.
     """
     if config.checkpoint:
-        return load_checkpoint(Path(config.checkpoint), run=config.training_run, step=config.step)
+        return load_checkpoint(
+            Path(config.checkpoint), run=config.training_run, name=config.name, step=config.step
+        )
     model = str(config.server.model)
     return Checkpoint(
         path=None,
         run=path_component(config.training_run or "models", "training run"),
-        name=path_component(model, "model"),
+        name=path_component(config.name or model, "model"),
         step=config.step,
         # The weights behind an address are unknown; its name and place are all there is to tell them apart.
         digest=hashlib.sha256(f"{config.server.address} {model}".encode()).hexdigest(),
     )
 
 
-def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: Path, *, run: str | None = None, name: str | None = None, step: int | None = None
+) -> Checkpoint:
     """Check that ``path`` is a complete checkpoint and describe it.
 
     The run's name is the parent folder's unless given, or the one above a folder that is just called
-    ``checkpoints``; the step is the number that ends the folder's name (``step-1500``, ``iter_0001500``,
-    ``checkpoint-1500``) unless given.
+    ``checkpoints``; its own name is its folder's; the step is the number that ends the folder's name
+    (``step-1500``, ``iter_0001500``, ``checkpoint-1500``). Each unless given.
 
     Raises:
         CheckpointError: the folder is missing or incomplete.
@@ -102,7 +106,7 @@ def load_checkpoint(path: Path, *, run: str | None = None, step: int | None = No
     return Checkpoint(
         path=str(path),
         run=path_component(run or parent.name, "training run"),
-        name=path_component(path.name, "checkpoint"),
+        name=path_component(name or path.name, "checkpoint"),
         step=step,
         digest=digest(path),
     )

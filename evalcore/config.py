@@ -215,6 +215,7 @@ class EvalConfig(Settings):
     """One evaluation of one checkpoint.
 
     checkpoint: a folder; None when ``server.address`` serves the model already.
+    name: of the checkpoint in results and history; by default its folder's, or the model's.
     convert_to: format and dtype the server gets (``hf``, ``hf:bfloat16``); see ``evalcore.convert``.
     max_problems: the first so many problems of each benchmark, for a quick look.
     num_jobs: inference servers to share the benchmarks between; -1 is one for each benchmark.
@@ -222,6 +223,7 @@ class EvalConfig(Settings):
 
     checkpoint: str | None = None
     training_run: str | None = None
+    name: str | None = None
     step: int | None = Field(None, ge=0)
     benchmarks: Annotated[tuple[BenchmarkRun, ...], BeforeValidator(_benchmarks), Field(min_length=1)]
     results: str = "results"

@@ -135,6 +135,7 @@ def config_from_params(params: Mapping[str, Any]) -> EvalConfig:
         given("suite"),
         checkpoint=given("checkpoint"),
         training_run=given("training_run"),
+        name=given("name"),
         step=given("step"),
         benchmarks=given("benchmarks"),
         results=given("results"),

@@ -22,6 +22,8 @@ def test_a_complete_checkpoint(tmp_path: Path, shards: int) -> None:
     assert (checkpoint.run, checkpoint.name, checkpoint.step) == ("run-a", "iter_0001500", 1500)
     assert load_checkpoint(folder, run="other run", step=7).run == "other-run"
     assert load_checkpoint(folder, step=7).step == 7
+    named = load_checkpoint(folder, name="night 3")
+    assert (named.name, named.step, named.digest) == ("night-3", 1500, checkpoint.digest)
     below = write_checkpoint(tmp_path / "run-b" / "checkpoints" / "step-1", shards)
     assert load_checkpoint(below).run == "run-b"
 
