@@ -10,9 +10,12 @@ Only what is comparable is a baseline: complete, of the same benchmark and finge
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from evalcore.history.store import Evaluation
 from evalcore.tracked import Baseline
+
+if TYPE_CHECKING:
+    from evalcore.history.store import Evaluation
 
 
 def choose(policy: Baseline, evaluation: Evaluation, others: Iterable[Evaluation]) -> Evaluation | None:

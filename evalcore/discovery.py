@@ -114,17 +114,22 @@ def run_id(tracked: Tracked, found: Found) -> str:
 
 def request(tracked: Tracked, found: Found) -> dict[str, Any]:
     """The run that evaluates a checkpoint: ``{trigger_run_id, conf}``, as TriggerDagRunOperator takes it."""
-    conf = {
-        "checkpoint": found.checkpoint,
-        "training_run": tracked.training_run,
-        "step": found.step,
-        "suite": tracked.suite,
-        "benchmarks": tracked.benchmarks,
-        "overrides": list(tracked.overrides),
-        "cluster": tracked.cluster,
-    }
-    given = {key: value for key, value in conf.items() if value not in (None, [])}
-    return {"trigger_run_id": run_id(tracked, found), "conf": given}
+    named = {"checkpoint": found.checkpoint, "training_run": tracked.training_run}
+    step = {} if found.step is None else {"step": found.step}
+    return {"trigger_run_id": run_id(tracked, found), "conf": named | step | tracked.asked()}
+
+
+def newest(place: Place) -> Found | None:
+    """The complete checkpoint of the highest step; None if there is none.
+
+    Raises:
+        EvalError, OSError: the place cannot be read.
+    """
+    stepped = [found for found in place.list().found if found.step is not None]
+    for found in sorted(stepped, key=lambda it: (it.step or 0, it.name), reverse=True):
+        if not place.missing([found])[0]:
+            return found
+    return None
 
 
 def step_of(name: str) -> int | None:

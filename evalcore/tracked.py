@@ -18,8 +18,8 @@ All of it is checked when it is read, so that a mistake is found tonight and not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -102,25 +102,20 @@ def _baseline(written: object) -> object:
     raise ValueError("expected previous, best, {pinned: CHECKPOINT} or {run: TRAINING_RUN}")
 
 
-class Tracked(Settings):
-    """A training run to follow, and how its checkpoints are judged.
+class Watched(Settings):
+    """What is evaluated without anybody asking, and how.
 
-    training_run: by default the name of the file. suite, benchmarks, overrides, cluster: as the params of the
-    DAG evaluate_checkpoint. margins: by benchmark, the share of right answers that may be lost; critical: the
-    benchmarks whose loss is alerted about, all if empty. alerts: Airflow Connections of channels.
+    suite, benchmarks, overrides, cluster: as the params of the DAG evaluate_checkpoint. margins: by benchmark, the
+    share of right answers that may be lost. alerts: Airflow Connections of channels.
     """
 
-    training_run: Name
     description: str = ""
     enabled: bool = True
-    source: Source
     suite: str
     benchmarks: str | None = None
     overrides: tuple[str, ...] = ()
     cluster: str = "local"
-    baseline: Annotated[Baseline, BeforeValidator(_baseline)] = Baseline(kind="previous")
     margins: dict[str, Margin] = {}
-    critical: tuple[str, ...] = ()
     alerts: tuple[Connection, ...] = ()
 
     def config(self, checkpoint: str) -> EvalConfig:
@@ -128,6 +123,34 @@ class Tracked(Settings):
         return load_config(
             self.suite, checkpoint=checkpoint, benchmarks=self.benchmarks, overrides=self.overrides
         )
+
+    def asked(self) -> dict[str, Any]:
+        """The params of its evaluation, but for what is evaluated."""
+        params = {
+            "suite": self.suite,
+            "benchmarks": self.benchmarks,
+            "overrides": list(self.overrides),
+            "cluster": self.cluster,
+        }
+        return {key: value for key, value in params.items() if value not in (None, [])}
+
+
+class Tracked(Watched):
+    """A training run to follow, and how its checkpoints are judged.
+
+    training_run: by default the name of the file. nightly: the suite of the nightly sweep over its newest
+    checkpoint. critical: the benchmarks whose loss is alerted about, all if empty.
+    """
+
+    training_run: Name
+    source: Source
+    nightly: str = "nightly"
+    baseline: Annotated[Baseline, BeforeValidator(_baseline)] = Baseline(kind="previous")
+    critical: tuple[str, ...] = ()
+
+    def at_night(self) -> Tracked:
+        """The same with the suite of the nightly sweep."""
+        return self.model_copy(update={"suite": self.nightly, "benchmarks": None})
 
 
 def names() -> list[str]:
@@ -140,22 +163,33 @@ def load_tracked(name: str) -> Tracked:
 
     Raises:
         ConfigError: no such file, or something in it that is unknown or cannot be: a suite, a setting, a
-            cluster, a benchmark that is not of the suite.
+            cluster, a benchmark that is not of the suites.
     """
     _, content = include.load(_KIND, name)
     where = f"{_KIND} {name}"
     tracked = validated(Tracked, {"training_run": name.rpartition("/")[2], **content}, where)
+    check(where, tracked, tracked.at_night(), critical=tracked.critical, margins=tracked.margins)
+    return tracked
+
+
+def check(where: str, *watched: Watched, **named: Iterable[str]) -> None:
+    """Whether what is watched can be evaluated as it says, and has the benchmarks that are named.
+
+    Raises:
+        ConfigError: an unknown suite, setting, cluster or benchmark.
+    """
+    known: dict[str, None] = {}
     try:
-        if tracked.suite not in (suites := include.names("suites")):
-            raise ConfigError(f"unknown suite {tracked.suite!r}; valid: {', '.join(suites)}")
-        load_profiles().get(tracked.cluster)
-        known = [run.name for run in tracked.config("/checkpoint").benchmarks]
+        for it in watched:
+            if it.suite not in (suites := include.names("suites")):
+                raise ConfigError(f"unknown suite {it.suite!r}; valid: {', '.join(suites)}")
+            load_profiles().get(it.cluster)
+            known |= dict.fromkeys(run.name for run in it.config("/checkpoint").benchmarks)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    for key, named in (("critical", tracked.critical), ("margins", tracked.margins)):
-        if wrong := [benchmark for benchmark in named if benchmark not in known]:
+    for key, benchmarks in named.items():
+        if wrong := [benchmark for benchmark in benchmarks if benchmark not in known]:
             raise ConfigError(f"{where}: {key}: {wrong[0]!r} is not evaluated; valid: {', '.join(known)}")
-    return tracked
 
 
 def followed() -> Iterator[Tracked | ConfigError]:

@@ -190,6 +190,25 @@ class History:
             raise ResultsError(f"the history has no evaluation {id_}")
         return found[0]
 
+    def stack(self, id_: int) -> dict[str, str | None]:
+        """What answered and graded: ``{"evalcore": "0.4.0", "server": "vllm 0.33.0"}``.
+
+        No part of the fingerprint, since a faster server shall not make old answers stale.
+
+        Raises:
+            ResultsError: there is no evaluation of that id.
+        """
+        query = select(evaluations.c.evalcore, evaluations.c.server).where(evaluations.c.id == id_)
+        with self.reading() as connection:
+            found = connection.execute(query).one_or_none()
+        if found is None:
+            raise ResultsError(f"the history has no evaluation {id_}")
+        server = found.server
+        return {
+            "evalcore": found.evalcore,
+            "server": " ".join(filter(None, (server["type"], server["version"]))),
+        }
+
     def tables(self, ids: Sequence[int]) -> dict[int, tuple[Subset, ...]]:
         """Every line of every table of some evaluations, as in their scorecards."""
         with self.reading() as connection:

@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 
     from evalcore.tracked import Tracked
 
+XCOM_SUSPECTED = "suspected"
+
 
 class CompareOperator(BaseOperator):
-    """Prints the comparison; returns ``{verdict, sentence, alpha}``. Skipped while there is no baseline.
+    """Prints the comparison; returns ``{verdict, sentence, alpha, held}``. Skipped while there is no baseline.
 
     Baseline, margins and critical benchmarks are those of the file that follows the training run; without one the
     previous step is the baseline and every benchmark critical.
+
+    What got worse is an alarm in the history. Those that nothing became of yet are to be confirmed: the XCom
+    ``suspected`` lists ``{trigger_run_id, conf}`` of the one run that does so, or nothing. While a canary says that
+    the stack has moved they are held, for the reason in ``held``.
 
     :param recorded: ids of the evaluations by benchmark, from ``record``.
     """
@@ -34,11 +40,18 @@ class CompareOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.baseline import choose
+        from evalcore.canary import hold
         from evalcore.compare import as_text, compare_recorded, sentence
         from evalcore.comparison import ALPHA, spent
+        from evalcore.confirmation import suspicions
         from evalcore.history import open_history
+        from evalcore.history.alarms import Alarms, State
         from evalcore.tracked import Baseline
 
+        ti, params = context["ti"], context["params"]
+        ti.xcom_push(XCOM_SUSPECTED, [])
+        if not params["compare"]:
+            raise AirflowSkipException("the run's params say not to compare")
         chosen, nights = [], 1
         with open_history() as history:
             new = [history.evaluation(id_) for id_ in self.recorded.values()]
@@ -62,11 +75,30 @@ class CompareOperator(BaseOperator):
                 advisory=[name for name in self.recorded if critical and name not in critical],
                 alpha=alpha,
             )
-        for line in as_text(compared).splitlines():
-            self.log.info("%s", line)
-        if not compared.benchmarks:
-            raise AirflowSkipException("; ".join(f"{n}: {why}" for n, why in compared.refused.items()))
-        return {"verdict": str(compared.verdict), "sentence": sentence(compared), "alpha": alpha}
+            for line in as_text(compared).splitlines():
+                self.log.info("%s", line)
+            if not compared.benchmarks:
+                raise AirflowSkipException("; ".join(f"{n}: {why}" for n, why in compared.refused.items()))
+            held = hold(history, params["cluster"])
+            worse = [it for it in compared.benchmarks if not critical or it.benchmark in critical]
+            alarms = Alarms(history).raise_(suspicions(worse, chosen), held=held)
+        open_ = [alarm.id for alarm in alarms if alarm.state is State.SUSPECTED]
+        if held and alarms:
+            self.log.warning("held back: %s", held)
+        if open_:
+            conf = {"alarms": open_, "evaluation": ti.run_id, "params": dict(params)}
+            ti.xcom_push(XCOM_SUSPECTED, [{"trigger_run_id": _run_id(ti.run_id, open_), "conf": conf}])
+        return {
+            "verdict": str(compared.verdict),
+            "sentence": sentence(compared),
+            "alpha": alpha,
+            "held": held,
+        }
+
+
+def _run_id(evaluation: str, alarms: list[int]) -> str:
+    """One confirmation for each alarm, whatever is restarted; its id follows from theirs."""
+    return f"confirm__{'_'.join(map(str, alarms))}__{evaluation}"[:250]
 
 
 def _followed(run: str) -> Tracked | None:

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from evalcore.checkpoints import Checkpoint
 from evalcore.comparison import spent
 from evalcore.history import open_history
+from evalcore.history.alarms import Alarms, Kind, State
 from evalcore.summarize import summarize
 from operators.compare import CompareOperator
 from operators.record import RecordOperator
@@ -49,8 +50,21 @@ def record(**folders: Path) -> dict[str, int]:
     return RecordOperator(task_id="record").execute({"ti": Pulled(folders)})  # type: ignore[typeddict-item]
 
 
-def compare(recorded: dict[str, int]) -> dict[str, Any]:
-    return CompareOperator(task_id="compare", recorded=recorded).execute({})  # type: ignore[typeddict-item]
+class Pushed:
+    """A task instance of a run, and what it pushed."""
+
+    run_id = "ckpt__r__1"
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+def compare(recorded: dict[str, int], ti: Pushed | None = None, **params: Any) -> dict[str, Any]:
+    context = {"ti": ti or Pushed(), "params": {"compare": True, "cluster": "local", **params}}
+    return CompareOperator(task_id="compare", recorded=recorded).execute(context)  # type: ignore[arg-type]
 
 
 def test_the_third_checkpoint_is_worse_than_the_second(tmp_path: Path) -> None:
@@ -63,7 +77,46 @@ def test_the_third_checkpoint_is_worse_than_the_second(tmp_path: Path) -> None:
         "verdict": "regressed",
         "sentence": "r/step-1500 against r/step-1200: regressed on toy by 50.0 points",
         "alpha": spent(0.05, 2),
+        "held": "",
     }
+
+
+def test_what_got_worse_is_to_be_confirmed_once(tmp_path: Path) -> None:
+    for step, right in ((900, 3), (1200, 3)):
+        last = record(toy=results(tmp_path, step, right))
+    fine = Pushed()
+    compare(last, fine)
+    assert fine.xcoms == {"suspected": []}
+    recorded = record(toy=results(tmp_path, 1500, 1))
+    ti = Pushed()
+    compare(recorded, ti, suite="tiny")
+    (run,) = ti.xcoms["suspected"]
+    assert run["trigger_run_id"] == "confirm__1__ckpt__r__1"
+    assert run["conf"]["alarms"] == [1]
+    assert run["conf"]["evaluation"] == "ckpt__r__1"
+    assert run["conf"]["params"]["suite"] == "tiny"
+    again = Pushed()
+    compare(recorded, again, suite="tiny")
+    assert again.xcoms == ti.xcoms, "until something became of it, it is the same run that confirms it"
+    with open_history() as history:
+        (alarm,) = Alarms(history).find()
+        assert (alarm.kind, alarm.state, alarm.alpha) == (Kind.REGRESSION, State.SUSPECTED, spent(0.05, 2))
+        assert (alarm.checkpoint.name, alarm.baseline.name) == ("step-1500", "step-1200")
+        Alarms(history).settle(alarm.id, State.REFUTED)
+    settled = Pushed()
+    compare(recorded, settled, suite="tiny")
+    assert settled.xcoms == {"suspected": []}
+
+
+def test_a_run_may_say_not_to_compare(tmp_path: Path) -> None:
+    for step, right in ((900, 3), (1200, 1)):
+        recorded = record(toy=results(tmp_path, step, right))
+    ti = Pushed()
+    with pytest.raises(AirflowSkipException, match="params say not to compare"):
+        compare(recorded, ti, compare=False)
+    assert ti.xcoms == {"suspected": []}
+    with open_history() as history:
+        assert Alarms(history).find() == []
 
 
 def test_recorded_again_it_is_the_same_evaluation(tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+"""Canaries: frozen models whose numbers stay the same from night to night, unless the stack itself moves.
+
+    # canaries/llama-8b-base.yaml, in include/ or a folder of EVALCORE_INCLUDE
+    checkpoint: /lustre/ckpt/llama-8b-base
+    suite: nightly
+    cluster: cluster
+    alerts: [team_slack]
+
+Each night has an evaluation of its own, of the lineage ``canary-<name>``. One whose numbers went up or down holds
+back what is said of the models on the same cluster until somebody has acknowledged it, which makes that night the
+canary's baseline, or until it is back where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from evalcore import include
+from evalcore.compare import Compared, compare_recorded
+from evalcore.comparison import ALPHA, Pair, Verdict, compare, spent, together
+from evalcore.config import validated
+from evalcore.errors import ConfigError
+from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evalcore.history.store import Evaluation, History
+from evalcore.tracked import Watched, check
+
+_KIND = "canaries"
+_PREFIX = "canary-"
+
+
+class Canary(Watched):
+    """A frozen model. checkpoint: its path on the cluster that it watches over."""
+
+    checkpoint: str
+
+
+def canaries() -> Iterator[tuple[str, Canary | ConfigError]]:
+    """The enabled ones by name; in place of a file that cannot be used, the reason."""
+    for name in include.names(_KIND):
+        where = f"canary {name}"
+        try:
+            canary = validated(Canary, include.load(_KIND, name)[1], where)
+            if canary.enabled:
+                check(where, canary, margins=canary.margins)
+        except ConfigError as error:
+            yield name, error
+            continue
+        if canary.enabled:
+            yield name, canary
+
+
+def lineage(name: str) -> str:
+    """The training run of a canary's evaluations, in results and history."""
+    return f"{_PREFIX}{name.replace('/', '-')}"
+
+
+def request(name: str, canary: Canary, night: datetime) -> dict[str, Any]:
+    """The run of evaluate_checkpoint that evaluates a canary once more: ``{trigger_run_id, conf}``."""
+    named = night_name(night)
+    conf = {
+        "checkpoint": canary.checkpoint,
+        "training_run": lineage(name),
+        "name": named,
+        "step": int(f"{night:%Y%m%d}"),
+        "compare": False,
+    }
+    return {"trigger_run_id": f"{lineage(name)}__{named}", "conf": conf | canary.asked()}
+
+
+def night_name(night: datetime) -> str:
+    """The name of a night's evaluation of a canary."""
+    return f"{night:%Y-%m-%dT%H%M%S}"
+
+
+def judge_stack(history: History, name: str, canary: Canary, night: datetime) -> list[Alarm]:
+    """Whether a canary's numbers moved: the alarms of this night, confirmed, of which somebody is to be told.
+
+    A canary asks with the same seeds every night, and its problems are paired, so that chance alone hardly moves
+    it; both directions are tested. Alarms of earlier nights are refuted where the numbers are back.
+    """
+    run = lineage(name)
+    evaluations = history.evaluations(run=run)
+    tonight = [it for it in evaluations if it.checkpoint.name == night_name(night) and it.complete]
+    paired = [(it, _baseline(history, it, evaluations)) for it in tonight]
+    before = [(new, base) for new, base in paired if base is not None]
+    if not before:
+        return []
+    nights = len({it.checkpoint.name for it in evaluations if it.fingerprint == tonight[0].fingerprint})
+    alpha = spent(ALPHA, max(1, nights - 1))
+    compared = compare_recorded(history, before, margins=canary.margins)
+    moved = set(_moved(compared.benchmarks, alpha))
+    by_name = {it.benchmark: it for it in compared.benchmarks}
+    alarms = Alarms(history)
+    for alarm in alarms.find(run=run, kind=Kind.CANARY, state=State.CONFIRMED):
+        if alarm.benchmark in by_name and alarm.benchmark not in moved:
+            alarms.settle(alarm.id, State.REFUTED, reason=f"back where it was on {night_name(night)}")
+    new = [
+        Suspicion(Kind.CANARY, new.id, base.id, by_name[new.benchmark].found.margin, alpha)
+        for new, base in before
+        if new.benchmark in moved
+    ]
+    told = []
+    for alarm in alarms.raise_(new):
+        found = by_name[alarm.benchmark].found
+        reason = f"{alarm.benchmark} by {100 * found.difference:+.1f} points"
+        if changed := _changed(history, alarm):
+            reason += f", after {changed}"
+        if alarm.state is State.SUSPECTED:
+            alarm = alarms.settle(alarm.id, State.CONFIRMED, reason=reason)
+        told.append(alarm)
+    return [alarm for alarm in told if alarm.state is State.CONFIRMED]
+
+
+def hold(history: History, cluster: str) -> str:
+    """Why nothing is said of models on a cluster for the time being; nothing if there is no reason."""
+    watching = {
+        lineage(name)
+        for name, canary in canaries()
+        if not isinstance(canary, ConfigError) and canary.cluster == cluster
+    }
+    if not watching:
+        return ""
+    open_ = [it for it in Alarms(history).find(kind=Kind.CANARY, state=State.CONFIRMED) if it.run in watching]
+    if not open_:
+        return ""
+    newest = max(open_, key=lambda it: it.raised_at)
+    return f"the stack moved: {newest.run} of {newest.raised_at:%Y-%m-%d}: {newest.reason}"
+
+
+def _baseline(history: History, new: Evaluation, evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    """The promoted evaluation, or else the first: of the same problems, asked in the same way."""
+    alike = [
+        it
+        for it in evaluations
+        if (it.benchmark, it.fingerprint) == (new.benchmark, new.fingerprint)
+        and it.complete
+        and it.id != new.id
+        and it.checkpoint.digest == new.checkpoint.digest
+    ]
+    promoted = Alarms(history).promoted(new.checkpoint.run, new.benchmark)
+    first = min(alike, key=lambda it: it.evaluated_at, default=None)
+    return next((it for it in alike if it.id == promoted), first)
+
+
+def _moved(benchmarks: Sequence[Compared], alpha: float) -> Iterator[str]:
+    """Those that are not what they were, in either direction, with false alarms bounded for all together."""
+    tests = {}
+    for it in benchmarks:
+        tests[it.benchmark, "down"] = it.found
+        turned = [Pair(p.problem, p.base_n, p.base_c, p.n, p.c, p.cluster) for p in it.pairs]
+        tests[it.benchmark, "up"] = compare(turned, margin=it.found.margin)
+    named = {"/".join(key): replace(found, alpha=alpha) for key, found in tests.items()}
+    found = together(named, critical=list(named), alpha=alpha)
+    for it in benchmarks:
+        if any(found[f"{it.benchmark}/{way}"].verdict is Verdict.REGRESSED for way in ("down", "up")):
+            yield it.benchmark
+
+
+def _changed(history: History, alarm: Alarm) -> str:
+    """What of the stack is not as it was, as far as it is known."""
+    new, base = history.stack(alarm.evaluation), history.stack(alarm.base_evaluation)
+    return ", ".join(
+        f"{key} {base.get(key)} → {new.get(key)}" for key in new if new.get(key) != base.get(key)
+    )

@@ -1,0 +1,155 @@
+"""A suspected regression is looked at again, on fresh seeds, before anybody is told.
+
+>>> runs = requests(history, alarms, params)          # of the DAG evaluate_checkpoint: both checkpoints, alike
+>>> settle(history, alarms)                           # when they are done
+[Alarm(…, state=<State.CONFIRMED: 'confirmed'>, confirmation=51, base_confirmation=52)]
+
+Only the benchmarks in question are asked again, of both checkpoints by the same software on the same machines: a
+stack that has changed since the baseline was evaluated is no regression of the model. Greedy answers have no seed;
+with them it is the stack alone that is made the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from evalcore.checkpoints import Checkpoint
+from evalcore.compare import Compared, compare_recorded
+from evalcore.comparison import Comparison, Verdict
+from evalcore.errors import ResultsError
+from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evalcore.history.store import Evaluation, History
+
+ALPHA = 0.05
+"""Of one test: what is confirmed was suspected under an alpha of its own, and of chance both seldom agree."""
+
+_RUN_LENGTH = 150
+
+
+def suspicions(
+    compared: Iterable[Compared], chosen: Iterable[tuple[Evaluation, Evaluation | None]]
+) -> list[Suspicion]:
+    """What of a comparison is an alarm. chosen: the evaluations that were compared, each with its baseline."""
+    of = {new.benchmark: (new.id, base.id) for new, base in chosen if base is not None}
+    return [
+        Suspicion(Kind.REGRESSION, *of[it.benchmark], it.found.margin, it.found.alpha)
+        for it in compared
+        if it.found.verdict is Verdict.REGRESSED
+    ]
+
+
+def unconfirmable(alarms: Sequence[Alarm], params: Mapping[str, Any]) -> str:
+    """Why alarms cannot be looked at again; nothing if they can.
+
+    params: those of the run of evaluate_checkpoint that raised them.
+    """
+    if params.get("server_address"):
+        return "a server that runs already was asked, and of what else it may serve nothing is known"
+    if lost := [it for alarm in alarms for it in (alarm.checkpoint, alarm.baseline) if not it.path]:
+        return f"it is not known where {lost[0].run}/{lost[0].name} is"
+    return ""
+
+
+def requests(history: History, alarms: Sequence[Alarm], params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conf of each run of evaluate_checkpoint that looks again: the checkpoint's, and each baseline's.
+
+    All as in ``params``, but for the seed and the benchmarks. They go into training runs of their own, so that they
+    are no part of any lineage, and are not sent to W&B, whose runs have the numbers of the evaluation itself.
+    """
+    seed = _seed(history, alarms[0])
+    sides: dict[tuple[str, str], tuple[Checkpoint, dict[str, int]]] = {}
+    for alarm in alarms:
+        samples = history.evaluation(alarm.evaluation).samples
+        for side in (alarm.checkpoint, alarm.baseline):
+            benchmarks = sides.setdefault((side.run, side.digest), (side, {}))[1]
+            benchmarks[alarm.benchmark] = samples
+    overrides = [it for it in params.get("overrides") or [] if not _is_of(it, "inference.seed", "wandb.mode")]
+    same = {key: value for key, value in params.items() if value is not None and key != "dry_run"}
+    return [
+        same
+        | {
+            "checkpoint": side.path,
+            "training_run": run_name(alarms, side),
+            "name": side.name,
+            "benchmarks": ",".join(f"{name}:{samples}" for name, samples in benchmarks.items()),
+            "seed": seed,
+            "compare": False,
+            "force_squash": False,
+            "overrides": [*overrides, "wandb.mode=disabled"],
+        }
+        | ({} if side.step is None else {"step": side.step})
+        for side, benchmarks in sides.values()
+    ]
+
+
+def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[Alarm]:
+    """What became of each alarm, as the history has it now.
+
+    One that could not be looked at again counts as confirmed, and says so: a regression that is kept back because a
+    server was down is the worse mistake. failed: why, where it is known.
+    """
+    store = Alarms(history)
+    again: dict[str, dict[str, list[Evaluation]]] = defaultdict(dict)
+    settled = []
+    for alarm in alarms:
+        found = []
+        for side in (alarm.checkpoint, alarm.baseline):
+            run = run_name(alarms, side)
+            if run not in again:
+                again[run] = _by_benchmark(history.evaluations(run=run))
+            evaluated = again[run].get(alarm.benchmark, [])
+            found.append(
+                next((it for it in evaluated if it.complete and it.checkpoint.digest == side.digest), None)
+            )
+        new, base = found
+        if new is None or base is None:
+            reason = failed or "there is no whole evaluation of both on fresh seeds"
+            settled.append(
+                store.settle(alarm.id, State.CONFIRMED, reason=f"could not be confirmed: {reason}")
+            )
+            continue
+        try:
+            seen = _seen(history, alarm, new, base)
+        except ResultsError as error:
+            state, reason = State.CONFIRMED, f"could not be confirmed: {error}"
+        else:
+            is_worse = seen.verdict is Verdict.REGRESSED
+            state = State.CONFIRMED if is_worse else State.REFUTED
+            reason = f"{100 * seen.difference:+.1f} points on fresh seeds (p = {seen.p_worse:.2g})"
+        settled.append(
+            store.settle(alarm.id, state, reason=reason, confirmation=new.id, base_confirmation=base.id)
+        )
+    return settled
+
+
+def run_name(alarms: Sequence[Alarm], side: Checkpoint) -> str:
+    """The training run under which a side is evaluated again: the same for the same alarms, however often."""
+    return f"{side.run[:_RUN_LENGTH]}+confirm-{min(alarm.id for alarm in alarms)}"
+
+
+def _seen(history: History, alarm: Alarm, new: Evaluation, base: Evaluation) -> Comparison:
+    margins = {alarm.benchmark: alarm.margin} if alarm.kind is Kind.REGRESSION else {}
+    compared = compare_recorded(history, [(new, base)], margins=margins, alpha=ALPHA)
+    if not compared.benchmarks:
+        raise ResultsError("; ".join(compared.refused.values()))
+    return compared.benchmarks[0].found
+
+
+def _seed(history: History, alarm: Alarm) -> int:
+    """Another than the evaluations had, and another for each alarm."""
+    fingerprint = history.evaluation(alarm.evaluation).fingerprint
+    seed: int = history.fingerprint_parts(fingerprint)["sampling"]["seed"]
+    return seed + alarm.id
+
+
+def _by_benchmark(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    found: dict[str, list[Evaluation]] = defaultdict(list)
+    for evaluation in evaluations:
+        found[evaluation.benchmark].append(evaluation)
+    return found
+
+
+def _is_of(override: str, *keys: str) -> bool:
+    return override.lstrip("+").partition("=")[0] in keys

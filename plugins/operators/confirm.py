@@ -1,0 +1,80 @@
+"""Looking again at what is suspected: the runs that do so, and what came of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.utils.skipmixin import SkipMixin
+from airflow.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+
+
+class ConfirmOperator(BaseOperator):
+    """Returns ``{trigger_run_id, conf}`` of each run of evaluate_checkpoint that asks again, on fresh seeds.
+
+    None where it cannot be asked again. The DAG run's params are ``alarms`` (ids in the history), ``evaluation`` (the
+    run that raised them) and ``params`` (of that run).
+    """
+
+    ui_color = "#f3ecfa"
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        # Here: they import what reading a DAG need not wait for.
+        from evalcore.confirmation import requests, unconfirmable
+        from evalcore.history import open_history
+        from evalcore.history.alarms import Alarms
+
+        asked = context["params"]
+        with open_history() as history:
+            alarms = Alarms(history).get(asked["alarms"])
+            if reason := unconfirmable(alarms, asked["params"]):
+                self.log.warning("not looked at again: %s", reason)
+                return []
+            runs = requests(history, alarms, asked["params"])
+        for conf in runs:
+            self.log.info("%s: %s, seed %d", conf["training_run"], conf["benchmarks"], conf["seed"])
+        run = context["dag_run"].run_id
+        return [{"trigger_run_id": f"{run[:200]}__{i}", "conf": conf} for i, conf in enumerate(runs)]
+
+
+class SettleOperator(BaseOperator, SkipMixin):
+    """Decides what became of the alarms; returns the ids of those that somebody is to be told of.
+
+    Without any, what is downstream is skipped.
+
+    :param confirmed_by: the mapped task whose runs looked again.
+    """
+
+    # So that Airflow keeps tasks skipped when they are cleared alone.
+    inherits_from_skipmixin = True
+    ui_color = "#eaf7ea"
+
+    def __init__(self, *, confirmed_by: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.confirmed_by = confirmed_by
+
+    def execute(self, context: Context) -> list[int]:
+        from evalcore.confirmation import settle, unconfirmable
+        from evalcore.history import open_history
+        from evalcore.history.alarms import Alarms, State
+
+        ti, asked = context["ti"], context["params"]
+        with open_history() as history:
+            alarms = Alarms(history).get(asked["alarms"])
+            failed = unconfirmable(alarms, asked["params"]) or self._failed(ti)
+            settled = settle(history, alarms, failed)
+        for alarm in settled:
+            self.log.info("%s of %s: %s: %s", alarm.kind, alarm.benchmark, alarm.state, alarm.reason)
+        confirmed = [alarm.id for alarm in settled if alarm.state is State.CONFIRMED]
+        if not confirmed:
+            self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
+        return confirmed
+
+    def _failed(self, ti: Any) -> str:
+        finished = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
+        states = [t["state"] for t in finished if t["task_id"] == self.confirmed_by]
+        if any(state != "success" for state in states):
+            return "a run that was to look again failed"
+        return ""
