@@ -158,21 +158,16 @@ class Alarms:
             return _of(connection, [id_])[0]
 
     def acknowledge(self, ids: Sequence[int], *, by: str, note: str = "") -> list[Alarm]:
-        """Somebody knows of these; who knew first stays."""
-        table = schema.alarms
+        """Somebody knows of these; who knew first stays. What a canary moved to is its baseline from then on."""
+        table, now = schema.alarms, datetime.now(UTC)
+        known = {"state": State.ACKNOWLEDGED, "acknowledged_at": now, "acknowledged_by": by, "note": note}
         with self._history.writing() as connection:
             for alarm in _of(connection, ids):
-                if alarm.state is State.CONFIRMED:
-                    connection.execute(
-                        update(table)
-                        .where(table.c.id == alarm.id)
-                        .values(
-                            state=State.ACKNOWLEDGED,
-                            acknowledged_at=datetime.now(UTC),
-                            acknowledged_by=by,
-                            note=note,
-                        )
-                    )
+                if alarm.state is not State.CONFIRMED:
+                    continue
+                connection.execute(update(table).where(table.c.id == alarm.id).values(known))
+                if alarm.kind is Kind.CANARY:
+                    _promote(connection, alarm.evaluation, by, note)
             return _of(connection, ids)
 
     def undelivered(self, ids: Sequence[int], channel: str) -> list[int]:
@@ -198,17 +193,7 @@ class Alarms:
         """Make evaluations the baselines of their training runs. ResultsError if one is not in the history."""
         with self._history.writing() as connection:
             for id_ in evaluations:
-                found = _evaluation(connection, id_)
-                connection.execute(
-                    insert(schema.promotions).values(
-                        run=found.run,
-                        benchmark=found.benchmark,
-                        evaluation_id=id_,
-                        promoted_at=datetime.now(UTC),
-                        promoted_by=by,
-                        note=note,
-                    )
-                )
+                _promote(connection, id_, by, note)
 
     def promoted(self, run: str, benchmark: str) -> int | None:
         """The evaluation that was last made the baseline of a training run, if any was."""
@@ -253,6 +238,20 @@ def _raise(connection: Connection, suspicion: Suspicion, held: str) -> int:
         was_held = (table.c.id == id_, table.c.state == State.HELD)
         connection.execute(update(table).where(*was_held).values(state=State.SUSPECTED, reason=""))
     return id_
+
+
+def _promote(connection: Connection, evaluation: int, by: str, note: str) -> None:
+    found = _evaluation(connection, evaluation)
+    connection.execute(
+        insert(schema.promotions).values(
+            run=found.run,
+            benchmark=found.benchmark,
+            evaluation_id=evaluation,
+            promoted_at=datetime.now(UTC),
+            promoted_by=by,
+            note=note,
+        )
+    )
 
 
 def _evaluation(connection: Connection, id_: int) -> Any:

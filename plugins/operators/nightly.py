@@ -1,0 +1,140 @@
+"""The nightly sweep: what is evaluated tonight, and whether the stack itself has moved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.utils.skipmixin import SkipMixin
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from evalcore.backends import Unreachable
+from evalcore.errors import ConfigError, EvalError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.sdk.definitions.context import Context
+
+XCOM_FAILURES = "failures"
+
+
+class CanariesOperator(BaseOperator):
+    """Returns ``{trigger_run_id, conf}`` of the run of evaluate_checkpoint of each canary."""
+
+    ui_color = "#f3ecfa"
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        # Here: it imports what reading a DAG need not wait for.
+        from evalcore.canary import canaries, request
+
+        failures, runs = [], []
+        for name, canary in canaries():
+            if isinstance(canary, ConfigError):
+                failures.append(str(canary))
+                self.log.error("%s", canary)
+            else:
+                runs.append(request(name, canary, _night(context)))
+        context["ti"].xcom_push(XCOM_FAILURES, failures)
+        return runs
+
+
+class StackOperator(BaseOperator, SkipMixin):
+    """Compares each canary with its own baseline; returns the ids of alarms that somebody is to be told of.
+
+    Without any, ``then`` is skipped.
+
+    :param then: the tasks that tell.
+    """
+
+    # So that Airflow keeps tasks skipped when they are cleared alone.
+    inherits_from_skipmixin = True
+    ui_color = "#eaf7ea"
+
+    def __init__(self, *, then: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.then = then
+
+    def execute(self, context: Context) -> list[int]:
+        from evalcore.canary import canaries, judge_stack
+        from evalcore.history import open_history
+
+        told = []
+        with open_history() as history:
+            for name, canary in canaries():
+                if isinstance(canary, ConfigError):
+                    continue
+                alarms = judge_stack(history, name, canary, _night(context))
+                for alarm in alarms:
+                    self.log.warning("the stack of %s moved: %s", canary.cluster, alarm.reason)
+                if not alarms:
+                    self.log.info("%s: where it was", name)
+                told += [alarm.id for alarm in alarms]
+        if not told:
+            self.skip(ti=context["ti"], tasks=[self.dag.get_task(task) for task in self.then])
+        return told
+
+
+class SweepOperator(BaseOperator):
+    """Returns ``{trigger_run_id, conf}`` of the run of evaluate_checkpoint of each tracked model's newest checkpoint.
+
+    What cannot be read is left for ``DiscoveryFailuresOperator`` in the XCom ``failures``, and the others go on.
+    """
+
+    ui_color = "#f3ecfa"
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        from evalcore.discovery import newest, request
+        from evalcore.tracked import followed
+        from hooks.places import place_of
+
+        night = _night(context)
+        failures, runs = [], []
+        for tracked in followed():
+            if isinstance(tracked, ConfigError):
+                failures.append(str(tracked))
+                continue
+            try:
+                found = newest(place_of(tracked))
+            except (EvalError, Unreachable, OSError) as error:
+                failures.append(f"{tracked.training_run}: {error}")
+                continue
+            if found is None:
+                self.log.info("%s: no complete checkpoint yet", tracked.training_run)
+                continue
+            self.log.info("%s: %s", tracked.training_run, found.name)
+            run = request(tracked.at_night(), found)
+            runs.append({**run, "trigger_run_id": f"{run['trigger_run_id']}__{night:%Y-%m-%dT%H%M%S}"})
+        for failure in failures:
+            self.log.error("%s", failure)
+        context["ti"].xcom_push(XCOM_FAILURES, failures)
+        return runs
+
+
+class NightFailuresOperator(BaseOperator):
+    """Fails the run if a canary or a model could not be evaluated, after the others were.
+
+    :param told_by: the tasks that left failures in their XCom.
+    """
+
+    def __init__(self, *, told_by: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.told_by = told_by
+
+    def execute(self, context: Context) -> None:
+        ti = context["ti"]
+        failures = [
+            str(failure)
+            for task in self.told_by
+            for failure in ti.xcom_pull(task_ids=task, key=XCOM_FAILURES) or []
+        ]
+        failed = [t for t in ti.get_task_breadcrumbs(ti.dag_id, ti.run_id) if t["state"] == "failed"]
+        failures += [f"{t['task_id']} {t['map_index']}: see its run" for t in failed]
+        if failures:
+            raise AirflowFailException("; ".join(failures))
+
+
+def _night(context: Context) -> datetime:
+    # The same however often a task of the run is tried again.
+    run_after: datetime = context["dag_run"].run_after
+    return run_after

@@ -1,0 +1,174 @@
+"""What is suspected is asked again on fresh seeds, and what then becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalcore.compare import compare_recorded
+from evalcore.confirmation import requests, run_name, settle, suspicions, unconfirmable
+from evalcore.history import open_history
+from evalcore.history.alarms import Alarm, Alarms, State, Suspicion
+from evalcore.history.store import History
+from evaluations import checkpoint, record
+
+PROBLEMS = 40
+GOOD, BAD = [3] * PROBLEMS, [1] * PROBLEMS
+PARAMS: dict[str, Any] = {
+    "checkpoint": "/ckpt/step-200",
+    "training_run": None,
+    "suite": "tiny",
+    "benchmarks": "toy:4,other",
+    "cluster": "slurm",
+    "seed": 7,
+    "dry_run": False,
+    "compare": True,
+    "force_squash": True,
+    "server_address": None,
+    "overrides": ["client.concurrency=8", "++inference.seed=7", "wandb.mode=online"],
+}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as opened:
+        yield opened
+
+
+@pytest.fixture
+def alarms(history: History, tmp_path: Path) -> list[Alarm]:
+    """The second checkpoint is worse than the first on one of two benchmarks."""
+    chosen = []
+    for benchmark, right in (("toy", BAD), ("other", GOOD)):
+        base = record(history, tmp_path / "results", checkpoint("r", 100), GOOD, benchmark=benchmark, seed=5)
+        new = record(history, tmp_path / "results", checkpoint("r", 200), right, benchmark=benchmark, seed=5)
+        chosen.append((history.evaluation(new), history.evaluation(base)))
+    compared = compare_recorded(history, chosen)
+    return Alarms(history).raise_(suspicions(compared.benchmarks, chosen))
+
+
+def look_again(history: History, folder: Path, alarms: list[Alarm], new: list[int], base: list[int]) -> None:
+    """As the runs that were asked for would, were their models so good."""
+    for side, right in ((alarms[0].checkpoint, new), (alarms[0].baseline, base)):
+        named = checkpoint(run_name(alarms, side), side.step or 0, name=side.name, digest=side.digest)
+        record(history, folder / "again", named, right, seed=6)
+
+
+def test_only_what_got_worse_is_an_alarm(alarms: list[Alarm]) -> None:
+    assert [(alarm.benchmark, alarm.state) for alarm in alarms] == [("toy", State.SUSPECTED)]
+
+
+def test_both_checkpoints_are_asked_again_alike_but_for_the_seed(
+    history: History, alarms: list[Alarm]
+) -> None:
+    new, base = requests(history, alarms, PARAMS)
+    assert new == {
+        "checkpoint": "/ckpt/step-200",
+        "training_run": "r+confirm-1",
+        "name": "step-200",
+        "step": 200,
+        "suite": "tiny",
+        "benchmarks": "toy:4",
+        "cluster": "slurm",
+        "seed": 6,
+        "compare": False,
+        "force_squash": False,
+        "overrides": ["client.concurrency=8", "wandb.mode=disabled"],
+    }
+    of_baseline = {"checkpoint": "/ckpt/step-100", "name": "step-100", "step": 100}
+    assert base == new | of_baseline
+    assert requests(history, alarms, PARAMS) == [new, base], "tried again, it is the same work"
+
+
+def test_several_baselines_are_each_asked_for_their_benchmarks(history: History, tmp_path: Path) -> None:
+    bases = [
+        record(history, tmp_path / "r", checkpoint(run, 100, digest=run), GOOD, benchmark=benchmark)
+        for run, benchmark in (("a", "toy"), ("b", "other"), ("b", "third"))
+    ]
+    new = [
+        record(history, tmp_path / "r", checkpoint("r", 200), BAD, benchmark=benchmark)
+        for benchmark in ("toy", "other", "third")
+    ]
+    alarms = Alarms(history).raise_(
+        [Suspicion("regression", *pair, 0.01, 0.05) for pair in zip(new, bases, strict=True)]  # type: ignore[arg-type]
+    )
+    asked = {run["training_run"]: run["benchmarks"] for run in requests(history, alarms, PARAMS)}
+    assert asked == {
+        "r+confirm-1": "toy:4,other:4,third:4",
+        "a+confirm-1": "toy:4",
+        "b+confirm-1": "other:4,third:4",
+    }
+
+
+def test_worse_again_is_confirmed(history: History, alarms: list[Alarm], tmp_path: Path) -> None:
+    look_again(history, tmp_path, alarms, BAD, GOOD)
+    (settled,) = settle(history, alarms)
+    assert settled.state is State.CONFIRMED
+    assert settled.reason.startswith("-50.0 points on fresh seeds (p = ")
+    assert settled.confirmation
+    assert settled.base_confirmation
+    names = [
+        history.evaluation(id_).checkpoint.name for id_ in (settled.confirmation, settled.base_confirmation)
+    ]
+    assert names == ["step-200", "step-100"]
+
+
+def test_not_seen_again_is_refuted(history: History, alarms: list[Alarm], tmp_path: Path) -> None:
+    look_again(history, tmp_path, alarms, GOOD, GOOD)
+    (settled,) = settle(history, alarms)
+    assert settled.state is State.REFUTED
+    assert settled.reason.startswith("+0.0 points on fresh seeds")
+
+
+def test_a_baseline_that_lost_as_much_is_the_stacks_fault(
+    history: History, alarms: list[Alarm], tmp_path: Path
+) -> None:
+    look_again(history, tmp_path, alarms, BAD, BAD)
+    assert settle(history, alarms)[0].state is State.REFUTED
+
+
+def test_what_cannot_be_looked_at_again_is_told_with_the_reason(
+    history: History, alarms: list[Alarm], tmp_path: Path
+) -> None:
+    (settled,) = settle(history, alarms, "a run failed")
+    assert (settled.state, settled.reason) == (State.CONFIRMED, "could not be confirmed: a run failed")
+    assert settled.confirmation is None
+
+
+def test_another_model_under_the_same_name_confirms_nothing(
+    history: History, alarms: list[Alarm], tmp_path: Path
+) -> None:
+    for side, digest in ((alarms[0].checkpoint, "other"), (alarms[0].baseline, alarms[0].baseline.digest)):
+        named = checkpoint(run_name(alarms, side), side.step or 0, name=side.name, digest=digest)
+        record(history, tmp_path / "again", named, GOOD, seed=6)
+    (settled,) = settle(history, alarms)
+    assert settled.reason == "could not be confirmed: there is no whole evaluation of both on fresh seeds"
+
+
+def test_what_is_not_comparable_confirms_nothing(
+    history: History, alarms: list[Alarm], tmp_path: Path
+) -> None:
+    for side, seed in ((alarms[0].checkpoint, 6), (alarms[0].baseline, 5)):
+        named = checkpoint(run_name(alarms, side), side.step or 0, name=side.name, digest=side.digest)
+        record(history, tmp_path / "again", named, GOOD, seed=seed)
+    (settled,) = settle(history, alarms)
+    assert settled.state is State.CONFIRMED
+    assert settled.reason == "could not be confirmed: sampling.seed: 6, not 5"
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        (PARAMS, ""),
+        ({**PARAMS, "server_address": "http://host/v1"}, "a server that runs already was asked"),
+    ],
+)
+def test_a_servers_answers_cannot_be_confirmed(
+    alarms: list[Alarm], params: dict[str, Any], reason: str
+) -> None:
+    found = unconfirmable(alarms, params)
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
