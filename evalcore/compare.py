@@ -233,7 +233,7 @@ def _compared(
         base_value=sum(pair.base_c / pair.base_n for pair in known) / len(known),
         found=found,
         answered=compare(answered, margin=margin, alpha=alpha),
-        pairs=tuple(pairs),
+        pairs=tuple(known),
     )
 
 
@@ -270,11 +270,7 @@ def _said(differing: Mapping[str, tuple[Any, Any]]) -> str:
 
 def as_text(compared: Comparisons, *, flips: int = 10) -> str:
     """The comparison as a table, the verdict in a sentence before it, the problems that changed most after it."""
-    header = ["benchmark", "mode", "baseline", "new", "difference", "bounds", "p", "verdict"]
-    rows = [header, *map(_row, compared.benchmarks)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [sentence(compared), ""]
-    lines += [" | ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = [sentence(compared), "", *aligned([HEADER, *map(cells, compared.benchmarks)])]
     for it in compared.benchmarks:
         if it.found.needed:
             lines.append(f"note: {it.benchmark}: {it.found.needed} would settle it")
@@ -287,7 +283,7 @@ def as_text(compared: Comparisons, *, flips: int = 10) -> str:
     for it in compared.benchmarks:
         if changed := it.flipped(flips):
             lines += ["", f"{it.benchmark}: the problems that changed most (baseline → new)"]
-            lines += [f"  {_line(pair)}" for pair in changed]
+            lines += [f"  {flip(pair)}" for pair in changed]
     return without_controls("\n".join(lines)) + "\n"
 
 
@@ -306,7 +302,11 @@ def sentence(compared: Comparisons) -> str:
     return f"{pair}: ok"
 
 
-def _row(it: Compared) -> list[str]:
+HEADER = ("benchmark", "mode", "baseline", "new", "difference", "bounds", "p", "verdict")
+
+
+def cells(it: Compared) -> list[str]:
+    """A benchmark's line of the table, under ``HEADER``."""
     found = it.found
     return [
         it.benchmark,
@@ -320,5 +320,12 @@ def _row(it: Compared) -> list[str]:
     ]
 
 
-def _line(pair: Pair) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table of such rows, in columns of one width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [" | ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def flip(pair: Pair) -> str:
+    """How a problem changed: ``p7: 8/8 → 0/8``."""
     return f"{pair.problem}: {pair.base_c}/{pair.base_n} → {pair.c}/{pair.n}"

@@ -125,6 +125,17 @@ def test_what_is_recorded_compares_as_its_folders_do(tmp_path: Path) -> None:
     assert recorded.refused == {"new": "there is no baseline yet"}
 
 
+def test_a_problem_without_a_verdict_is_left_out(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [4, 3, 4, 2] * 10, step=900)
+    place = tmp_path / "step-1800" / "toy"
+    checkpoint = CHECKPOINT.model_copy(update={"name": "step-1800", "digest": "d1800"})
+    rows = [Sample(f"p{i}", s, "7", None if i == 0 else s < 1) for i in range(40) for s in range(SAMPLES)]
+    summarize(write(place, manifest(40, SAMPLES, checkpoint=checkpoint), rows))
+    compared = compare_folders(place.parent, base)
+    assert [pair.problem for pair in compared.benchmarks[0].flipped(2)] == ["p10", "p12"]
+    assert "p0:" not in as_text(compared, flips=99)
+
+
 def test_the_command_prints_it_and_its_exit_code_is_the_verdict(tmp_path: Path) -> None:
     base = results(tmp_path, "toy", [4] * 40, step=900)
     new = results(tmp_path, "toy", [2] * 40, step=1800)
