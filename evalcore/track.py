@@ -75,7 +75,7 @@ def track(folder: Path, settings: Wandb, planned: Mapping[str, str] | None = Non
     mode = settings.mode or os.environ.get("WANDB_MODE") or None
     if mode == "disabled":
         return TrackedRun(None, None, False, "W&B is disabled: nothing was sent")
-    wandb = _import_wandb()
+    wandb = import_wandb()
     if wandb is None:
         if mode:
             raise ConfigError(f"W&B mode {mode} is asked for, but wandb is not installed; {_INSTALL}")
@@ -85,7 +85,7 @@ def track(folder: Path, settings: Wandb, planned: Mapping[str, str] | None = Non
         log.warning("incomplete, and marked so in W&B (complete = 0): %s", ", ".join(missing))
     try:
         with _data_folder(folder), _silent_logging():
-            quiet = _quiet(wandb)
+            quiet = quiet_settings(wandb)
             if mode is None:
                 mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
             return _track(wandb, quiet, mode, folder, settings, checkpoint, benchmarks)
@@ -135,7 +135,7 @@ def _load(folder: Path, planned: Mapping[str, str] | None = None) -> dict[str, _
     return {benchmark.card.benchmark: benchmark for benchmark in sorted(current, key=lambda it: it.folder)}
 
 
-def _import_wandb() -> Any:
+def import_wandb() -> Any:
     """The module, or None where the extra is not installed."""
     try:
         import wandb
@@ -147,7 +147,7 @@ def _import_wandb() -> Any:
 _INSTALL = "pip install 'evalcore[wandb]'"
 
 
-def _quiet(wandb: Any) -> Any:
+def quiet_settings(wandb: Any) -> Any:
     settings = wandb.Settings(
         silent=True,
         console="off",

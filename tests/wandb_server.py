@@ -29,12 +29,13 @@ TIME = "2026-11-21T00:00:00Z"
 
 @dataclass
 class Run:
-    """What was sent of one run. history: its rows, by their offset."""
+    """What was sent of one run. history: its rows, by their offset; alerts: what was asked to be told of it."""
 
     group: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     history: dict[int, dict[str, Any]] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Version:
 class Server:
     """What has arrived. files: uploads by name; artifacts: those committed, by collection name.
 
-    versions: those of an artifact that can be read, the oldest first.
+    versions: those of an artifact that can be read, the oldest first. refuses_alerts: says so, with a 200.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class Server:
         self.artifacts: list[str] = []
         self.unknown: list[str] = []
         self.versions: list[Version] = []
+        self.refuses_alerts = False
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         name = re.search(r"(?:query|mutation)\s+(\w+)", query)
@@ -116,6 +118,20 @@ class Server:
         project = {"name": variables["project"], "entity": {"name": "team"}}
         bucket = {"id": "b", "name": variables["name"], "displayName": "d", "project": project}
         return {"upsertBucket": {"bucket": {**bucket, "historyLineCount": len(run.history)}, "inserted": new}}
+
+    def on_Run(self, variables: dict[str, Any]) -> dict[str, Any]:
+        found = None
+        if run := self.runs.get(variables["name"]):
+            found = {"projectId": "1", "id": "b", "name": variables["name"], "displayName": "d", "tags": []}
+            found |= {"state": "finished", "config": json.dumps(run.config), "group": run.group}
+            found |= {"summaryMetrics": json.dumps(run.summary), "historyLineCount": len(run.history)}
+            found |= {"user": {"name": "u", "username": "u"}, "readOnly": False, "createdAt": TIME}
+        return {"project": {"run": found}}
+
+    def on_NotifyScriptableRunAlert(self, variables: dict[str, Any]) -> dict[str, Any]:
+        if not self.refuses_alerts:
+            self.runs[variables["runName"]].alerts.append(variables)
+        return {"notifyScriptableRunAlert": {"success": not self.refuses_alerts}}
 
     def on_ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"project": None}
