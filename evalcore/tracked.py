@@ -213,3 +213,9 @@ def followed() -> Iterator[Tracked | ConfigError]:
             continue
         seen[tracked.training_run] = name
         yield tracked
+
+
+def following(training_run: str) -> Tracked | None:
+    """The enabled file that follows a training run; None where there is none, or none that can be used."""
+    files = (it for it in followed() if isinstance(it, Tracked))
+    return next((it for it in files if it.training_run == training_run), None)

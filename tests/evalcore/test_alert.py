@@ -1,0 +1,141 @@
+"""What an alert says, in each of its forms, and what names from outside cannot do in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from alarmed import confirmed, evaluated, suspected
+from evalcore.alert import clean, message
+from evalcore.history import open_history
+from evalcore.history.alarms import Alarms, Kind, State
+from evalcore.history.store import History
+
+LINKS = {"DAG run": "https://airflow.example.com/dags/d/runs/r", "W&B": "https://wandb.ai/t/p/runs/1"}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as opened:
+        yield opened
+
+
+def test_a_confirmed_regression_is_said_with_both_results(history: History, tmp_path: Path) -> None:
+    said = message(history, [confirmed(history, tmp_path)], LINKS)
+    assert said.title == "llama/step-1500: worse on toy"
+    assert said.text == (
+        "llama/step-1500 against llama/step-900: worse on toy by 18.8 points; confirmed on fresh samples.\n"
+        "\n"
+        "samples | benchmark | mode      | baseline | new    | difference | bounds           | p       | verdict\n"
+        "first   | toy       | pass@1[4] | 81.25%   | 56.25% | -25.00     | [-32.60, -17.40] | 9.5e-07 | regressed\n"
+        "fresh   | toy       | pass@1[4] | 81.25%   | 62.50% | -18.75     | [-25.00, -12.50] | 9.5e-07 | regressed\n"
+        "\n"
+        "toy: the problems that changed most (baseline → new)\n"
+        "\n"
+        "p10: 8/8 → 4/8\n"
+        "p14: 8/8 → 4/8\n"
+        "p18: 8/8 → 4/8\n"
+        "p2: 8/8 → 4/8\n"
+        "p22: 8/8 → 4/8\n"
+        "\n"
+        "DAG run: https://airflow.example.com/dags/d/runs/r\n"
+        "\n"
+        "W&B: https://wandb.ai/t/p/runs/1\n"
+        "\n"
+        "Alarm ids: 1; the DAG acknowledge_alert acknowledges them.\n"
+    )
+
+
+def test_markdown_and_html_say_the_same(history: History, tmp_path: Path) -> None:
+    said = message(history, [confirmed(history, tmp_path)], LINKS)
+    text = said.text.split("\n\n")
+    assert all(block in said.markdown for block in (text[1], text[3]))
+    assert said.markdown.count("```\n") == 4
+    assert said.markdown.startswith(
+        "`llama/step-1500` against `llama/step-900`: worse on `toy` by 18.8 points;"
+    )
+    assert "[W&B](https://wandb.ai/t/p/runs/1)" in said.markdown
+    assert f"<pre>{text[1]}</pre>" in said.html
+    assert '<a href="https://wandb.ai/t/p/runs/1">W&amp;B</a>' in said.html
+
+
+def test_what_could_not_be_confirmed_says_why(history: History, tmp_path: Path) -> None:
+    said = message(history, [confirmed(history, tmp_path, fresh=False)], {})
+    assert "worse on toy by 25.0 points; not confirmed on fresh samples." in said.text
+    assert "Note: toy: the cluster is away" in said.text
+    assert "fresh   |" not in said.text
+
+
+def test_the_canary_and_what_it_holds_back_are_told_apart(history: History, tmp_path: Path) -> None:
+    alarms = Alarms(history)
+    canary = suspected(history, tmp_path, Kind.CANARY, run="canary")
+    moved = alarms.settle(canary.id, State.CONFIRMED)
+    alarm = suspected(history, tmp_path)
+    held = alarms.settle(alarm.id, State.HELD, reason="the canary moved")
+    said = message(history, [held, moved], {})
+    assert said.title == (
+        "canary/step-1500: the stack has moved: the frozen model's numbers are others on toy and 1 more"
+    )
+    first, second = (line for line in said.text.splitlines() if "against" in line)
+    assert first.startswith("canary/step-1500")
+    assert "points" not in first
+    assert second == "llama/step-1500 against llama/step-900: worse on toy by 25.0 points; held back."
+
+
+def test_several_benchmarks_of_a_checkpoint_are_one_sentence(history: History, tmp_path: Path) -> None:
+    alarms = [confirmed(history, tmp_path / name, name=name) for name in ("aime24", "toy")]
+    said = message(history, alarms, {})
+    assert said.title == "llama/step-1500: worse on aime24, toy"
+    assert said.text.splitlines()[0].endswith(
+        "on aime24 by 18.8 points, toy by 18.8 points; confirmed on fresh samples."
+    )
+    assert "aime24: the problems that changed most" in said.text
+
+
+def test_fresh_samples_that_cannot_be_compared_say_so(history: History, tmp_path: Path) -> None:
+    alarm = suspected(history, tmp_path)
+    otherwise = evaluated(history, tmp_path / "fresh", 900, temperature=0.7)
+    settled = Alarms(history).settle(
+        alarm.id, State.CONFIRMED, confirmation=alarm.evaluation, base_confirmation=otherwise
+    )
+    said = message(history, [settled], {})
+    assert "fresh   |" not in said.text
+    assert "Note: toy: the fresh samples are not compared: sampling.temperature: 0.6, not 0.7" in said.text
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.found.add(tag)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "```<script>alert(1)</script> {}",
+        "`<!channel>` [x](https://evil.example) {}",
+        "\x1b[31m\u202e{}\r\nSubject: x",
+    ],
+)
+def test_a_problem_is_no_markup_and_steers_nothing(history: History, tmp_path: Path, problem: str) -> None:
+    said = message(history, [confirmed(history, tmp_path, problem=problem)], {})
+    tags = Tags()
+    tags.feed(said.html)
+    assert tags.found == {"p", "b", "pre"}
+    *_, block, _ = said.markdown.split("```\n")
+    assert len(block.splitlines()) == 5, "one line each, and all of them in one block"
+    assert said.markdown.count("`") == 6 + 4 * 3 + 2
+    assert not {"\x1b", "\u202e", "\r"} & set(said.text + said.markdown + said.html)
+    assert "Subject" not in "".join(line[:7] for line in said.text.splitlines())
+
+
+def test_a_name_is_no_longer_than_can_be_shown() -> None:
+    assert clean("a\tb\n c") == "a b c"
+    assert clean("x" * 81) == "x" * 79 + "…"
+    assert clean("x" * 80) == "x" * 80
