@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from airflow.sdk.definitions.context import Context
 
-    from evalcore.tracked import Tracked
-
 XCOM_SUSPECTED = "suspected"
 
 
@@ -46,7 +44,7 @@ class CompareOperator(BaseOperator):
         from evalcore.confirmation import suspicions
         from evalcore.history import open_history
         from evalcore.history.alarms import Alarms, State
-        from evalcore.tracked import Baseline
+        from evalcore.tracked import Baseline, following
 
         ti, params = context["ti"], context["params"]
         ti.xcom_push(XCOM_SUSPECTED, [])
@@ -56,7 +54,7 @@ class CompareOperator(BaseOperator):
         with open_history() as history:
             new = [history.evaluation(id_) for id_ in self.recorded.values()]
             run = new[0].checkpoint.run
-            tracked = _followed(run)
+            tracked = following(run)
             policy = tracked.baseline if tracked else Baseline(kind="previous")
             for evaluation in new:
                 others = history.evaluations(
@@ -99,11 +97,3 @@ class CompareOperator(BaseOperator):
 def _run_id(evaluation: str, alarms: list[int]) -> str:
     """One confirmation for each alarm, whatever is restarted; its id follows from theirs."""
     return f"confirm__{'_'.join(map(str, alarms))}__{evaluation}"[:250]
-
-
-def _followed(run: str) -> Tracked | None:
-    """The file that follows a training run; one that cannot be used is no reason not to compare."""
-    from evalcore.errors import ConfigError
-    from evalcore.tracked import followed
-
-    return next((it for it in followed() if not isinstance(it, ConfigError) and it.training_run == run), None)

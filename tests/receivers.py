@@ -1,0 +1,92 @@
+"""Those who receive alerts, on loopback: a webhook, and a real mail server.
+
+with webhook() as hook:
+    hook.url  # for Apprise: json://127.0.0.1:8123/a-secret
+    hook.received
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from aiosmtpd.controller import Controller
+
+SECRET = "a-secret-that-nothing-may-print"
+
+
+@dataclass
+class Webhook:
+    """received: what was posted. answers: the statuses of the next requests, 200 after them; path: the last one's."""
+
+    url: str = ""
+    path: str = ""
+    received: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            return
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = hook.answers.pop(0) if hook.answers else 200
+            if status == 200:
+                hook.received.append(json.loads(body))
+            hook.path = self.path
+            answer = json.dumps({"asked": self.path}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        hook.url = f"json://127.0.0.1:{http.server_port}/{SECRET}"
+        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield hook
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+@dataclass
+class Mailbox:
+    url: str = ""
+    received: list[EmailMessage] = field(default_factory=list)
+
+
+@contextmanager
+def mailbox() -> Iterator[Mailbox]:
+    box = Mailbox()
+
+    class Handler:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+            box.received.append(BytesParser(EmailMessage, policy=default).parsebytes(envelope.content))
+            return "250 taken"
+
+    with socket.socket() as free:  # the controller knocks at the port that it was given, which 0 is not
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    controller = Controller(Handler(), hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        box.url = f"mailto://127.0.0.1:{port}?from=evals@example.com&to=team@example.com&pass={SECRET}"
+        yield box
+    finally:
+        controller.stop()
