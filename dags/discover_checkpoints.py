@@ -33,7 +33,10 @@ with DAG(
 ) as dag:
     discover = DiscoverOperator(task_id="discover", trigger_dag_id=EVALUATION)
     evaluate = TriggerDagRunOperator.partial(
-        task_id="evaluate", trigger_dag_id=EVALUATION, skip_when_already_exists=True
+        task_id="evaluate",
+        trigger_dag_id=EVALUATION,
+        skip_when_already_exists=True,
+        openlineage_inject_parent_info=False,
     ).expand_kwargs(discover.output)
     failures = DiscoveryFailuresOperator(
         task_id="failures",

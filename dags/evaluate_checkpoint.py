@@ -9,7 +9,8 @@ is an `evalcore` command that runs as a job of its own; *Job log* on a task show
 fails does not lose the others: **report** prints what there is, then fails the run and says what failed
 and why. Clear a failed task to go on from there: what was done already is not done again. Clearing or
 failing a waiting task stops its job. **record** puts the numbers into the history, and **compare** says
-whether the checkpoint got worse than its baseline: the previous step, or what the file in `tracked/` says.
+whether the checkpoint got worse than its baseline: the previous step, or what the file in `tracked/` says. If it
+did, **confirm** starts a run of **confirm_regression**, which looks again before anybody is told.
 
 API keys come from the environment (`OPENAI_API_KEY`, `WANDB_API_KEY`, `HF_TOKEN`), never from params.
 """
@@ -20,6 +21,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, task_group
 
 from evalcore import include
@@ -198,6 +200,13 @@ with DAG(
     )
     record = RecordOperator(task_id="record", trigger_rule="all_done_min_one_success")
     compare = CompareOperator(task_id="compare", recorded=record.output)
+    # Started and not waited for: what comes of it is no part of this evaluation.
+    confirm = TriggerDagRunOperator.partial(
+        task_id="confirm",
+        trigger_dag_id="confirm_regression",
+        skip_when_already_exists=True,
+        openlineage_inject_parent_info=False,
+    ).expand_kwargs(compare.output)
     report = ReportOperator(task_id="report", trigger_rule="all_done", retries=0)
     scores >> [track, record]
-    [track, compare] >> report
+    [track, confirm] >> report

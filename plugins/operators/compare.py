@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
     from airflow.sdk.definitions.context import Context
 
-XCOM_SUSPECTED = "suspected"
+XCOM_COMPARED = "compared"
 
 
 class CompareOperator(BaseOperator):
-    """Prints the comparison; returns ``{verdict, sentence, alpha, held}``. Skipped while there is no baseline.
+    """Prints the comparison; returns ``{trigger_run_id, conf}`` of the one run that is to confirm a loss, or none.
+
+    The XCom ``compared`` is ``{verdict, sentence, alpha, held}``. Skipped while there is no baseline.
 
     Baseline, margins and critical benchmarks are those of the file that follows the training run; without one the
-    previous step is the baseline and every benchmark critical.
-
-    What got worse is an alarm in the history. Those that nothing became of yet are to be confirmed: the XCom
-    ``suspected`` lists ``{trigger_run_id, conf}`` of the one run that does so, or nothing. While a canary says that
-    the stack has moved they are held, for the reason in ``held``.
+    previous step is the baseline and every benchmark critical. What got worse is an alarm in the history, and is to
+    be confirmed until something became of it. While a canary says that the stack has moved it is held instead, for
+    the reason in ``held``.
 
     :param recorded: ids of the evaluations by benchmark, from ``record``.
     """
@@ -35,7 +35,7 @@ class CompareOperator(BaseOperator):
         super().__init__(**kwargs)
         self.recorded = recorded
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.baseline import choose
         from evalcore.canary import hold
@@ -47,7 +47,6 @@ class CompareOperator(BaseOperator):
         from evalcore.tracked import Baseline, following
 
         ti, params = context["ti"], context["params"]
-        ti.xcom_push(XCOM_SUSPECTED, [])
         if not params["compare"]:
             raise AirflowSkipException("the run's params say not to compare")
         chosen, nights = [], 1
@@ -80,18 +79,13 @@ class CompareOperator(BaseOperator):
             held = hold(history, params["cluster"])
             worse = [it for it in compared.benchmarks if not critical or it.benchmark in critical]
             alarms = Alarms(history).raise_(suspicions(worse, chosen), held=held)
-        open_ = [alarm.id for alarm in alarms if alarm.state is State.SUSPECTED]
         if held and alarms:
             self.log.warning("held back: %s", held)
-        if open_:
-            conf = {"alarms": open_, "evaluation": ti.run_id, "params": dict(params)}
-            ti.xcom_push(XCOM_SUSPECTED, [{"trigger_run_id": _run_id(ti.run_id, open_), "conf": conf}])
-        return {
-            "verdict": str(compared.verdict),
-            "sentence": sentence(compared),
-            "alpha": alpha,
-            "held": held,
-        }
+        verdict = {"verdict": str(compared.verdict), "sentence": sentence(compared)}
+        ti.xcom_push(XCOM_COMPARED, {**verdict, "alpha": alpha, "held": held})
+        open_ = [alarm.id for alarm in alarms if alarm.state is State.SUSPECTED]
+        conf = {"alarms": open_, "evaluation": ti.run_id, "params": dict(params)}
+        return [{"trigger_run_id": _run_id(ti.run_id, open_), "conf": conf}] if open_ else []
 
 
 def _run_id(evaluation: str, alarms: list[int]) -> str:

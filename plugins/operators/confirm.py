@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.utils.skipmixin import SkipMixin
 from airflow.sdk import BaseOperator
 
 if TYPE_CHECKING:
@@ -39,23 +38,19 @@ class ConfirmOperator(BaseOperator):
         return [{"trigger_run_id": f"{run[:200]}__{i}", "conf": conf} for i, conf in enumerate(runs)]
 
 
-class SettleOperator(BaseOperator, SkipMixin):
-    """Decides what became of the alarms; returns the ids of those that somebody is to be told of.
-
-    Without any, what is downstream is skipped.
+class SettleOperator(BaseOperator):
+    """Decides what became of the alarms; returns one ``{alarms}``, ids of those to tell somebody of, or none.
 
     :param confirmed_by: the mapped task whose runs looked again.
     """
 
-    # So that Airflow keeps tasks skipped when they are cleared alone.
-    inherits_from_skipmixin = True
     ui_color = "#eaf7ea"
 
     def __init__(self, *, confirmed_by: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.confirmed_by = confirmed_by
 
-    def execute(self, context: Context) -> list[int]:
+    def execute(self, context: Context) -> list[dict[str, list[int]]]:
         from evalcore.confirmation import settle, unconfirmable
         from evalcore.history import open_history
         from evalcore.history.alarms import Alarms, State
@@ -68,9 +63,7 @@ class SettleOperator(BaseOperator, SkipMixin):
         for alarm in settled:
             self.log.info("%s of %s: %s: %s", alarm.kind, alarm.benchmark, alarm.state, alarm.reason)
         confirmed = [alarm.id for alarm in settled if alarm.state is State.CONFIRMED]
-        if not confirmed:
-            self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
-        return confirmed
+        return [{"alarms": confirmed}] if confirmed else []
 
     def _failed(self, ti: Any) -> str:
         finished = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)

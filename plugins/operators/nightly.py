@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.utils.skipmixin import SkipMixin
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -39,23 +38,12 @@ class CanariesOperator(BaseOperator):
         return runs
 
 
-class StackOperator(BaseOperator, SkipMixin):
-    """Compares each canary with its own baseline; returns the ids of alarms that somebody is to be told of.
+class StackOperator(BaseOperator):
+    """Compares each canary with its own baseline; returns one ``{alarms}``, ids to tell somebody of, or none."""
 
-    Without any, ``then`` is skipped.
-
-    :param then: the tasks that tell.
-    """
-
-    # So that Airflow keeps tasks skipped when they are cleared alone.
-    inherits_from_skipmixin = True
     ui_color = "#eaf7ea"
 
-    def __init__(self, *, then: list[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.then = then
-
-    def execute(self, context: Context) -> list[int]:
+    def execute(self, context: Context) -> list[dict[str, list[int]]]:
         from evalcore.canary import canaries, judge_stack
         from evalcore.history import open_history
 
@@ -70,9 +58,7 @@ class StackOperator(BaseOperator, SkipMixin):
                 if not alarms:
                     self.log.info("%s: where it was", name)
                 told += [alarm.id for alarm in alarms]
-        if not told:
-            self.skip(ti=context["ti"], tasks=[self.dag.get_task(task) for task in self.then])
-        return told
+        return [{"alarms": told}] if told else []
 
 
 class SweepOperator(BaseOperator):

@@ -40,6 +40,7 @@ def test_its_boxes_are_the_stages_in_their_order(dag: DAG) -> None:
         "track",
         "record",
         "compare",
+        "confirm",
         "report",
     ]
     edges = {task.task_id: task.upstream_task_ids - {"plan"} for task in dag.tasks}
@@ -53,7 +54,8 @@ def test_its_boxes_are_the_stages_in_their_order(dag: DAG) -> None:
         "track": {"score.summarize"},
         "record": {"score.summarize"},
         "compare": {"record"},
-        "report": {"track", "compare"},
+        "confirm": {"compare"},
+        "report": {"track", "confirm"},
     }
 
 
@@ -69,6 +71,7 @@ def test_a_failed_benchmark_does_not_lose_the_others(dag: DAG) -> None:
         "track": "all_done_min_one_success",
         "record": "all_done_min_one_success",
         "compare": "all_success",
+        "confirm": "all_success",
         "report": "all_done",
     }
     # One success among its upstreams would always be there if plan were one of them.
@@ -92,7 +95,7 @@ def test_a_command_given_as_a_template_stays_a_list(dag: DAG) -> None:
 def test_every_job_knows_where_it_runs_and_whether_its_container_is_made_anew(dag: DAG, wanted: bool) -> None:
     params = {"cluster": "there", "force_squash": wanted}
     for task in dag.tasks:
-        if task.task_id in ("plan", "record", "compare", "report"):  # these run in a worker
+        if task.task_id in ("plan", "record", "compare", "confirm", "report"):  # these run in a worker
             continue
         written = task.partial_kwargs if task.is_mapped else vars(task)
         for name, value in params.items():

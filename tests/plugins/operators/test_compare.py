@@ -16,6 +16,7 @@ from evalcore.summarize import summarize
 from operators.compare import CompareOperator
 from operators.record import RecordOperator
 from synthetic_results import Sample, manifest, write
+from task_instance import TaskInstance
 
 SAMPLES = 4
 
@@ -50,21 +51,15 @@ def record(**folders: Path) -> dict[str, int]:
     return RecordOperator(task_id="record").execute({"ti": Pulled(folders)})  # type: ignore[typeddict-item]
 
 
-class Pushed:
-    """A task instance of a run, and what it pushed."""
-
-    run_id = "ckpt__r__1"
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
+def to_confirm(recorded: dict[str, int], ti: TaskInstance, **params: Any) -> list[dict[str, Any]]:
+    context: Any = {"ti": ti, "params": {"compare": True, "cluster": "local", **params}}
+    return CompareOperator(task_id="compare", recorded=recorded).execute(context)
 
 
-def compare(recorded: dict[str, int], ti: Pushed | None = None, **params: Any) -> dict[str, Any]:
-    context = {"ti": ti or Pushed(), "params": {"compare": True, "cluster": "local", **params}}
-    return CompareOperator(task_id="compare", recorded=recorded).execute(context)  # type: ignore[arg-type]
+def compare(recorded: dict[str, int]) -> dict[str, Any]:
+    ti = TaskInstance()
+    to_confirm(recorded, ti)
+    return ti.xcoms["compared"]  # type: ignore[no-any-return]
 
 
 def test_the_third_checkpoint_is_worse_than_the_second(tmp_path: Path) -> None:
@@ -84,37 +79,32 @@ def test_the_third_checkpoint_is_worse_than_the_second(tmp_path: Path) -> None:
 def test_what_got_worse_is_to_be_confirmed_once(tmp_path: Path) -> None:
     for step, right in ((900, 3), (1200, 3)):
         last = record(toy=results(tmp_path, step, right))
-    fine = Pushed()
-    compare(last, fine)
-    assert fine.xcoms == {"suspected": []}
+    ti = TaskInstance(run_id="ckpt__r__1")
+    assert to_confirm(last, ti) == []
     recorded = record(toy=results(tmp_path, 1500, 1))
-    ti = Pushed()
-    compare(recorded, ti, suite="tiny")
-    (run,) = ti.xcoms["suspected"]
-    assert run["trigger_run_id"] == "confirm__1__ckpt__r__1"
-    assert run["conf"]["alarms"] == [1]
-    assert run["conf"]["evaluation"] == "ckpt__r__1"
-    assert run["conf"]["params"]["suite"] == "tiny"
-    again = Pushed()
-    compare(recorded, again, suite="tiny")
-    assert again.xcoms == ti.xcoms, "until something became of it, it is the same run that confirms it"
+    (run,) = to_confirm(recorded, ti, suite="tiny")
+    assert run == {
+        "trigger_run_id": "confirm__1__ckpt__r__1",
+        "conf": {
+            "alarms": [1],
+            "evaluation": "ckpt__r__1",
+            "params": {"compare": True, "cluster": "local", "suite": "tiny"},
+        },
+    }
+    assert to_confirm(recorded, ti, suite="tiny") == [run], "until something became of it"
     with open_history() as history:
         (alarm,) = Alarms(history).find()
         assert (alarm.kind, alarm.state, alarm.alpha) == (Kind.REGRESSION, State.SUSPECTED, spent(0.05, 2))
         assert (alarm.checkpoint.name, alarm.baseline.name) == ("step-1500", "step-1200")
         Alarms(history).settle(alarm.id, State.REFUTED)
-    settled = Pushed()
-    compare(recorded, settled, suite="tiny")
-    assert settled.xcoms == {"suspected": []}
+    assert to_confirm(recorded, ti, suite="tiny") == []
 
 
 def test_a_run_may_say_not_to_compare(tmp_path: Path) -> None:
     for step, right in ((900, 3), (1200, 1)):
         recorded = record(toy=results(tmp_path, step, right))
-    ti = Pushed()
     with pytest.raises(AirflowSkipException, match="params say not to compare"):
-        compare(recorded, ti, compare=False)
-    assert ti.xcoms == {"suspected": []}
+        to_confirm(recorded, TaskInstance(), compare=False)
     with open_history() as history:
         assert Alarms(history).find() == []
 

@@ -1,0 +1,67 @@
+"""# Confirm a regression
+
+Started by **evaluate_checkpoint** when a checkpoint looks worse than its baseline: asks the benchmarks in question
+again, of both checkpoints and on fresh seeds, before anybody is told.
+
+**confirm** says which runs of evaluate_checkpoint that takes, **again** waits for them, and **settle** decides what
+became of the alarms; what could not be looked at again counts as confirmed, and says why. **alert** sends what is
+confirmed to the channels of the training run's file in `tracked/`; a channel that fails is tried again, and the
+evaluation is not touched by it. **acknowledge** then waits for somebody to say that they know.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, Param
+
+from operators.alert import AlertOperator
+from operators.confirm import ConfirmOperator, SettleOperator
+
+with DAG(
+    dag_id="confirm_regression",
+    schedule=None,
+    catchup=False,
+    # What is suspected at night is not to wait for somebody to switch this on.
+    is_paused_upon_creation=False,
+    doc_md=__doc__,
+    params={
+        "alarms": Param([], type="array", items={"type": "integer"}, description="Ids in the history."),
+        "evaluation": Param(
+            "", type="string", description="The run of evaluate_checkpoint that raised them."
+        ),
+        "params": Param({}, type="object", description="The params of that run."),
+    },
+    tags=["evaluation"],
+    render_template_as_native_obj=True,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+) as dag:
+    confirm = ConfirmOperator(task_id="confirm")
+    again = TriggerDagRunOperator.partial(
+        task_id="again",
+        trigger_dag_id="evaluate_checkpoint",
+        # Tried again, a run goes on where it was.
+        reset_dag_run=True,
+        wait_for_completion=True,
+        deferrable=True,
+        poke_interval=10,
+        openlineage_inject_parent_info=False,
+    ).expand_kwargs(confirm.output)
+    settle = SettleOperator(task_id="settle", confirmed_by="again", trigger_rule="all_done")
+    alert = AlertOperator.partial(
+        task_id="alert",
+        retries=8,
+        retry_delay=timedelta(seconds=30),
+        retry_exponential_backoff=True,
+        max_retry_delay=timedelta(hours=1),
+    ).expand_kwargs(settle.output)
+    acknowledge = TriggerDagRunOperator.partial(
+        task_id="acknowledge",
+        trigger_dag_id="acknowledge_alert",
+        trigger_run_id="acknowledge__{{ run_id }}",
+        skip_when_already_exists=True,
+        openlineage_inject_parent_info=False,
+    ).expand(conf=settle.output)
+    confirm >> again >> settle
+    settle >> [alert, acknowledge]
