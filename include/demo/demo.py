@@ -126,7 +126,7 @@ def training(airflow: Airflow, run: str, receiver: Receiver) -> str:
     watch(airflow, CONFIRMATION, confirmation, "confirmation", until="alert")
     for alert in received(receiver):
         print(f"\n=== alert on the channel {CHANNEL} ===\n\n{alert}")
-    return sentence
+    return f"{sentence}; confirmed on fresh seeds, and told"
 
 
 def publish(airflow: Airflow, checkpoint: Path, run: str) -> str:
@@ -140,7 +140,8 @@ def publish(airflow: Airflow, checkpoint: Path, run: str) -> str:
     }
     if profiles := airflow.settings.get("EVALCORE_ENV_TOML"):
         said["EVALCORE_ENV_TOML"] = profiles
-    argv = [sys.executable, "-m", "evalcore", "publish", str(checkpoint), "--run", run]
+    evalcore = Path(sys.executable).with_name("evalcore")
+    argv = [str(evalcore), "publish", str(checkpoint), "--run", run]
     say(f"evalcore publish {checkpoint.relative_to(ROOT)} --run {run}")
     done = subprocess.run(argv, env={**os.environ, **said}, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -3,7 +3,7 @@
     PYTHONPATH=tests/fake_airflow FAKE_STATE=failed python include/demo/demo.py
 
 FAKE_STATE: how every run ends, ``success`` or ``failed``. FAKE_PLAN: the folders that plan has returned, as JSON;
-without it plan has failed, too.
+without it plan has failed, too. FAKE_WORSE: whether the last checkpoint is worse, which is confirmed and told.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 
 def answer(method: str, path: str, body: Any) -> Any:
@@ -34,13 +35,27 @@ def answer(method: str, path: str, body: Any) -> Any:
         return {"dag_run_id": body["dag_run_id"]} if method == "POST" else {"dag_runs": []}
     if last == "taskInstances":
         task = {"map_index": -1, "duration": 1.0, "rendered_map_index": None}
-        states = {"plan": "success" if plan else "failed", "report": state}
+        states = {"plan": "success" if plan else "failed", "compare": "success", "report": state}
+        if "/confirm_regression/" in path:
+            states = {"alert": "success"}
+            tell(os.environ["AIRFLOW_CONN_DEMO_ALERTS"])
         return {"task_instances": [{"task_id": name, "state": it, **task} for name, it in states.items()]}
     if last == "failures":
         return {"value": ["plan: no such suite"] if state == "failed" else []}
+    if last == "compared":
+        return {"value": {"sentence": "tiny/step-002200 against tiny/step-001800: regressed"}}
+    if "/compare/xcomEntries/" in path:
+        return {"value": [{"trigger_run_id": "confirm__1"}] if os.environ.get("FAKE_WORSE") else []}
     if "/plan/xcomEntries/" in path:
         return {"value": [{"brings": [folder, folder]} for folder in json.loads(plan)]} if plan else None
     return {"state": state}  # a run's
+
+
+def tell(connection: str) -> None:
+    """What the alert's channel is sent."""
+    channel = json.loads(connection)["extra"]["config"]["path"]
+    body = json.dumps({"title": "worse", "message": "by 26.5 points"}).encode()
+    urlopen(Request(channel.replace("json://", "http://"), body), timeout=10).close()
 
 
 class Handler(BaseHTTPRequestHandler):
