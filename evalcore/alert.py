@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader
 
+from evalcore import confirmation
 from evalcore.compare import HEADER, Compared, aligned, cells, compare_recorded, flip
-from evalcore.comparison import Pair
+from evalcore.comparison import Pair, Verdict
 from evalcore.history.alarms import Alarm, Kind, State
 from evalcore.terminal import without_controls
 
@@ -42,7 +43,7 @@ _WORSE = {
 _BECAME = {
     State.SUSPECTED: "being confirmed",
     State.HELD: "held back",
-    State.REFUTED: "not seen again on fresh samples",
+    State.REFUTED: "not seen again on fresh seeds",
     State.REPEATED: "told before",
     State.ACKNOWLEDGED: "acknowledged",
 }
@@ -66,7 +67,8 @@ def message(history: History, alarms: Sequence[Alarm], links: Mapping[str, str])
     Raises:
         ResultsError: an evaluation of theirs is no longer there, or the history cannot be read.
     """
-    parts = [_part(history, list(group)) for _, group in groupby(sorted(alarms, key=_group), _group)]
+    results = sorted((_result(history, alarm) for alarm in alarms), key=_group)
+    parts = [_part(list(group)) for _, group in groupby(results, _group)]
     shown = {
         "parts": parts,
         "links": {clean(name): clean(url, _REASON) for name, url in links.items()},
@@ -80,6 +82,27 @@ def message(history: History, alarms: Sequence[Alarm], links: Mapping[str, str])
         markdown=_render("alert.md.j2", code=_code, block=_block, link="[{}]({})", **shown),
         html=_render("alert.html.j2", **shown),
     )
+
+
+class _Result(NamedTuple):
+    """An alarm with what its numbers say. first, fresh: or why they cannot be compared; None: there are none."""
+
+    alarm: Alarm
+    first: Compared | str
+    fresh: Compared | str | None
+
+    @property
+    def became(self) -> str:
+        if self.alarm.state is not State.CONFIRMED:
+            return _BECAME[self.alarm.state]
+        if self.alarm.kind is Kind.CANARY:
+            return "what is found of other models is held back"
+        seen = isinstance(self.fresh, Compared) and self.fresh.found.verdict is Verdict.REGRESSED
+        return "confirmed on fresh seeds" if seen else "not confirmed on fresh seeds"
+
+    @property
+    def compared(self) -> list[Compared]:
+        return [it for it in (self.first, self.fresh) if isinstance(it, Compared)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,43 +119,36 @@ class _Part:
     notes: tuple[str, ...]
 
 
-def _group(alarm: Alarm) -> tuple[str, ...]:
+def _group(result: _Result) -> tuple[str, ...]:
+    alarm = result.alarm
     # What somebody has to do something about goes first.
     urgency = "0" if alarm.state is State.CONFIRMED else "1"
-    is_fresh = str(alarm.confirmation is not None)
     new, base = alarm.checkpoint, alarm.baseline
-    return (urgency, alarm.run, new.name, new.digest, base.run, base.name, alarm.kind, alarm.state, is_fresh)
+    return (urgency, new.run, new.name, new.digest, base.run, base.name, alarm.kind, result.became)
 
 
-def _part(history: History, alarms: Sequence[Alarm]) -> _Part:
+def _part(results: Sequence[_Result]) -> _Part:
     rows, found, flips, notes = [], [], [], []
-    for alarm in alarms:
-        name = clean(alarm.benchmark)
-        first = _compared(history, alarm, alarm.evaluation, alarm.base_evaluation)
-        fresh = None
-        if alarm.confirmation is not None and alarm.base_confirmation is not None:
-            fresh = _compared(history, alarm, alarm.confirmation, alarm.base_confirmation)
-        for label, result in (("first", first), ("fresh", fresh)):
-            if isinstance(result, Compared):
-                rows.append([label, *map(clean, cells(result))])
-            elif result is not None:
-                notes.append(f"{name}: the {label} samples are not compared: {clean(result, _REASON)}")
-        results = [result for result in (first, fresh) if isinstance(result, Compared)]
-        # Of what looks worst, the first difference is too large; that of fresh samples is not.
-        found.append((name, _points(results[-1]) if results and alarm.kind is Kind.REGRESSION else ""))
-        if changed := _flipped(results):
+    for result in results:
+        alarm, name = result.alarm, clean(result.alarm.benchmark)
+        for label, side in (("first", result.first), ("fresh", result.fresh)):
+            if isinstance(side, Compared):
+                rows.append([label, *map(clean, cells(side))])
+            elif side is not None:
+                notes.append(f"{name}: the {label} samples are not compared: {clean(side, _REASON)}")
+        # What looked worst has a difference that is too large; that of fresh samples is not.
+        is_told = result.compared and alarm.kind is Kind.REGRESSION
+        found.append((name, _points(result.compared[-1]) if is_told else ""))
+        if changed := _flipped(result.compared):
             flips.append((name, "\n".join(changed)))
         if alarm.reason:
             notes.append(f"{name}: {clean(alarm.reason, _REASON)}")
-    alarm = alarms[0]
-    became = _BECAME.get(alarm.state)
-    if became is None:
-        became = "confirmed on fresh samples" if alarm.confirmation else "not confirmed on fresh samples"
+    alarm = results[0].alarm
     return _Part(
         checkpoint=clean(f"{alarm.run}/{alarm.checkpoint.name}"),
         baseline=clean(f"{alarm.baseline.run}/{alarm.baseline.name}"),
         what=_WORSE[alarm.kind],
-        became=became,
+        became=results[0].became,
         found=tuple(found),
         table="\n".join(aligned([["samples", *HEADER], *rows])) if rows else "",
         flips=tuple(flips),
@@ -140,11 +156,22 @@ def _part(history: History, alarms: Sequence[Alarm]) -> _Part:
     )
 
 
-def _compared(history: History, alarm: Alarm, evaluation: int, baseline: int) -> Compared | str:
-    """The two evaluations compared as when the alarm was raised; or why they cannot be."""
-    pair = (history.evaluation(evaluation), history.evaluation(baseline))
-    compared = compare_recorded(history, [pair], margin=alarm.margin, alpha=alarm.alpha)
-    return compared.benchmarks[0] if compared.benchmarks else compared.refused[alarm.benchmark]
+def _result(history: History, alarm: Alarm) -> _Result:
+    """Each of an alarm's comparisons as it was made."""
+    first = _compared(history, alarm, alarm.evaluation, alarm.base_evaluation, alarm.alpha)
+    if alarm.confirmation is None or alarm.base_confirmation is None:
+        return _Result(alarm, first, None)
+    return _Result(
+        alarm,
+        first,
+        _compared(history, alarm, alarm.confirmation, alarm.base_confirmation, confirmation.ALPHA),
+    )
+
+
+def _compared(history: History, alarm: Alarm, new: int, base: int, alpha: float) -> Compared | str:
+    pair = (history.evaluation(new), history.evaluation(base))
+    compared = compare_recorded(history, [pair], margin=alarm.margin, alpha=alpha)
+    return compared.benchmarks[0] if compared.benchmarks else "; ".join(compared.refused.values())
 
 
 def _points(compared: Compared) -> str:

@@ -52,6 +52,12 @@ def canaries() -> Iterator[tuple[str, Canary | ConfigError]]:
             yield name, canary
 
 
+def canary_of(training_run: str) -> Canary | None:
+    """The canary whose lineage that is; None where there is none, or none that can be used."""
+    usable = ((name, it) for name, it in canaries() if isinstance(it, Canary))
+    return next((canary for name, canary in usable if lineage(name) == training_run), None)
+
+
 def lineage(name: str) -> str:
     """The training run of a canary's evaluations, in results and history."""
     return f"{_PREFIX}{name.replace('/', '-')}"

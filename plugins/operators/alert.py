@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
     from evalcore.alert import Message
     from evalcore.history.alarms import Alarm
-    from evalcore.tracked import Tracked
+    from evalcore.tracked import Watched
     from evalcore.wandb_run import WandbRun
 
+EVALUATION = "evaluate_checkpoint"
 WANDB = "W&B"
 """As the name of a channel; no Connection can have it."""
 
@@ -32,9 +34,10 @@ class Listener(NamedTuple):
 class AlertOperator(BaseOperator):
     """Sends each channel one message over all confirmed alarms that it has not had; returns the channels' names.
 
-    Channels are the Connections under ``alerts`` of the file that follows the training run, and the checkpoint's W&B
-    run. What is held back stands in the message too, and is not taken for told. Fails, after all were tried, if a
-    channel did not take it: give it retries, which go to those alone.
+    Channels are the Connections under ``alerts`` of the file that follows the training run, or of the canary, and the
+    checkpoint's W&B run. The DAG run's param ``evaluation`` is the run of evaluate_checkpoint to show. What is held
+    back stands in the message too, and is not taken for told. Fails, after all were tried, if a channel did not take
+    it: give it retries, which go to those alone.
 
     :param alarms: ids in the history.
     """
@@ -49,6 +52,7 @@ class AlertOperator(BaseOperator):
     def execute(self, context: Context) -> list[str]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.alert import message
+        from evalcore.canary import canary_of
         from evalcore.errors import EvalError
         from evalcore.history import open_history
         from evalcore.history.alarms import Alarms, State
@@ -63,14 +67,16 @@ class AlertOperator(BaseOperator):
             if not due:
                 self.log.info("nobody is told: of %d alarms none is confirmed", len(found))
                 return told
-            files = {run: following(run) for run in dict.fromkeys(alarm.run for alarm in due)}
+            files = {
+                run: following(run) or canary_of(run) for run in dict.fromkeys(alarm.run for alarm in due)
+            }
             runs, failures = self._wandb_runs(due, files)
             links = _links(context, runs)
             listeners = [*self._channels(due, files, failures), *_on_wandb(due, runs)]
             if not listeners and not failures:
                 self.log.warning("%s", message(history, [*due, *held], links).text)
                 self.log.warning(
-                    "nobody was told: name Airflow Connections of type apprise under `alerts:` in tracked/ for %s",
+                    "nobody was told: name Connections of type apprise under `alerts:` in the file that follows %s",
                     ", ".join(files),
                 )
             for listener in listeners:
@@ -93,14 +99,14 @@ class AlertOperator(BaseOperator):
         return told
 
     def _channels(
-        self, due: Sequence[Alarm], files: Mapping[str, Tracked | None], failures: list[str]
+        self, due: Sequence[Alarm], files: Mapping[str, Watched | None], failures: list[str]
     ) -> list[Listener]:
         from hooks.channels import ChannelError, channels
 
         wanted: dict[str, list[Alarm]] = {}
         for alarm in due:
-            tracked = files[alarm.run]
-            for connection in dict.fromkeys(tracked.alerts if tracked else ()):
+            watched = files[alarm.run]
+            for connection in dict.fromkeys(watched.alerts if watched else ()):
                 wanted.setdefault(connection, []).append(alarm)
         listeners = []
         for connection, its_own in wanted.items():
@@ -111,7 +117,7 @@ class AlertOperator(BaseOperator):
         return listeners
 
     def _wandb_runs(
-        self, due: Sequence[Alarm], files: Mapping[str, Tracked | None]
+        self, due: Sequence[Alarm], files: Mapping[str, Watched | None]
     ) -> tuple[dict[str, WandbRun], list[str]]:
         """The W&B runs of the checkpoints that have one, by the checkpoint's digest; and what went wrong."""
         from evalcore.errors import EvalError
@@ -119,11 +125,11 @@ class AlertOperator(BaseOperator):
 
         runs, failures = {}, []
         for checkpoint in {alarm.checkpoint.digest: alarm.checkpoint for alarm in due}.values():
-            tracked = files[checkpoint.run]
-            if tracked is None:
+            watched = files[checkpoint.run]
+            if watched is None:
                 continue
             try:
-                run = find(checkpoint, tracked.config(checkpoint.path or checkpoint.name).wandb)
+                run = find(checkpoint, watched.config(checkpoint.path or checkpoint.name).wandb)
             except EvalError as error:
                 failures.append(str(error))
                 continue
@@ -145,7 +151,11 @@ def _alert_on(run: WandbRun) -> Callable[[Message], None]:
 
 def _links(context: Context, runs: Mapping[str, WandbRun]) -> dict[str, str]:
     log = context["ti"].log_url
+    run = log.rpartition("/tasks/")[0]
+    evaluation = context["params"].get("evaluation")
+    if evaluation:
+        run = f"{log.partition('/dags/')[0]}/dags/{EVALUATION}/runs/{quote(evaluation, safe='')}"
     pages = [run.url for run in runs.values()]
     numbers = ["", *(f" {number}" for number in range(2, len(pages) + 1))]
     wandb = {f"{WANDB}{number}": url for number, url in zip(numbers, pages, strict=False)}
-    return {"DAG run": log.rpartition("/tasks/")[0], "Log": log, **wandb}
+    return {"DAG run": run, "Log": log, **wandb}

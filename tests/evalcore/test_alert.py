@@ -27,11 +27,11 @@ def test_a_confirmed_regression_is_said_with_both_results(history: History, tmp_
     said = message(history, [confirmed(history, tmp_path)], LINKS)
     assert said.title == "llama/step-1500: worse on toy"
     assert said.text == (
-        "llama/step-1500 against llama/step-900: worse on toy by 18.8 points; confirmed on fresh samples.\n"
+        "llama/step-1500 against llama/step-900: worse on toy by 18.8 points; confirmed on fresh seeds.\n"
         "\n"
         "samples | benchmark | mode      | baseline | new    | difference | bounds           | p       | verdict\n"
         "first   | toy       | pass@1[4] | 81.25%   | 56.25% | -25.00     | [-32.60, -17.40] | 9.5e-07 | regressed\n"
-        "fresh   | toy       | pass@1[4] | 81.25%   | 62.50% | -18.75     | [-25.00, -12.50] | 9.5e-07 | regressed\n"
+        "fresh   | toy       | pass@1[4] | 81.25%   | 62.50% | -18.75     | [-24.00, -13.20] | 9.5e-07 | regressed\n"
         "\n"
         "toy: the problems that changed most (baseline → new)\n"
         "\n"
@@ -64,7 +64,7 @@ def test_markdown_and_html_say_the_same(history: History, tmp_path: Path) -> Non
 
 def test_what_could_not_be_confirmed_says_why(history: History, tmp_path: Path) -> None:
     said = message(history, [confirmed(history, tmp_path, fresh=False)], {})
-    assert "worse on toy by 25.0 points; not confirmed on fresh samples." in said.text
+    assert "worse on toy by 25.0 points; not confirmed on fresh seeds." in said.text
     assert "Note: toy: the cluster is away" in said.text
     assert "fresh   |" not in said.text
 
@@ -80,8 +80,10 @@ def test_the_canary_and_what_it_holds_back_are_told_apart(history: History, tmp_
         "canary/step-1500: the stack has moved: the frozen model's numbers are others on toy and 1 more"
     )
     first, second = (line for line in said.text.splitlines() if "against" in line)
-    assert first.startswith("canary/step-1500")
-    assert "points" not in first
+    assert first == (
+        "canary/step-1500 against canary/step-900: the stack has moved: the frozen model's numbers are others on toy"
+        "; what is found of other models is held back."
+    )
     assert second == "llama/step-1500 against llama/step-900: worse on toy by 25.0 points; held back."
 
 
@@ -90,7 +92,7 @@ def test_several_benchmarks_of_a_checkpoint_are_one_sentence(history: History, t
     said = message(history, alarms, {})
     assert said.title == "llama/step-1500: worse on aime24, toy"
     assert said.text.splitlines()[0].endswith(
-        "on aime24 by 18.8 points, toy by 18.8 points; confirmed on fresh samples."
+        "on aime24 by 18.8 points, toy by 18.8 points; confirmed on fresh seeds."
     )
     assert "aime24: the problems that changed most" in said.text
 
@@ -103,6 +105,7 @@ def test_fresh_samples_that_cannot_be_compared_say_so(history: History, tmp_path
     )
     said = message(history, [settled], {})
     assert "fresh   |" not in said.text
+    assert "worse on toy by 25.0 points; not confirmed on fresh seeds." in said.text
     assert "Note: toy: the fresh samples are not compared: sampling.temperature: 0.6, not 0.7" in said.text
 
 

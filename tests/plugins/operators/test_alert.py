@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException
 from alarmed import confirmed, suspected
 from evalcore.errors import EvalError
 from evalcore.history import open_history
-from evalcore.history.alarms import Alarm, Alarms, State
+from evalcore.history.alarms import Alarm, Alarms, Kind, State
 from evalcore.wandb_run import WandbRun
 from operators.alert import WANDB, AlertOperator
 from receivers import SECRET, Mailbox, Webhook, mailbox, webhook
@@ -70,9 +70,9 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *alerts: str, run: s
     monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path / "include"))
 
 
-def alert(*alarms: Alarm) -> list[str]:
+def alert(*alarms: Alarm, **params: str) -> list[str]:
     operator = AlertOperator(task_id="alert", alarms=[alarm.id for alarm in alarms])
-    return operator.execute({"ti": Ti()})  # type: ignore[typeddict-item]
+    return operator.execute({"ti": Ti(), "params": params})  # type: ignore[typeddict-item]
 
 
 def test_a_webhook_and_a_mailbox_get_the_message_once(
@@ -170,6 +170,22 @@ def test_a_dead_channel_fails_the_task_with_its_name_and_without_its_secret(
     assert "team_hook was told" in printed
 
 
+def test_a_canary_tells_its_own_channels_and_links_the_run_that_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers
+) -> None:
+    folder = tmp_path / "include" / "canaries"
+    folder.mkdir(parents=True)
+    (folder / "frozen.yaml").write_text("checkpoint: /ckpt/frozen\nsuite: tiny\nalerts: [team_hook]\n")
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path / "include"))
+    with open_history() as history:
+        raised = suspected(history, tmp_path / "results", Kind.CANARY, run="canary-frozen")
+        moved = Alarms(history).settle(raised.id, State.CONFIRMED)
+    assert alert(moved, evaluation="manual__1/2") == ["team_hook"]
+    assert "the stack has moved" in receivers.hook.received[0]["title"]
+    link = "[DAG run](https://airflow.example.com/dags/evaluate_checkpoint/runs/manual__1%2F2)"
+    assert link in receivers.hook.received[0]["message"]
+
+
 def test_a_connection_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alarm: Alarm
 ) -> None:
@@ -184,7 +200,7 @@ def test_without_a_channel_the_log_has_it_and_says_how_to_name_one(
     assert alert(alarm) == []
     printed = capfd.readouterr().out
     assert "worse on toy by 18.8 points" in printed
-    assert "name Airflow Connections of type apprise under `alerts:` in tracked/ for llama" in printed
+    assert "name Connections of type apprise under `alerts:` in the file that follows llama" in printed
 
 
 def test_only_what_is_confirmed_is_told_and_what_is_held_is_told_later(
