@@ -128,6 +128,8 @@ def migrate(engine: Engine) -> None:
     with reading(engine).connect() as connection:
         if _revision(connection) == schema.REVISION:
             return
+    # Before it is imported, since it tells of that too, and of each step: nobody asked for it.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     # Only now, since it takes longer to import than most questions to be answered.
     from alembic import command
     from alembic.config import Config
@@ -135,7 +137,6 @@ def migrate(engine: Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each step, which nobody asked for
     with writing(engine).begin() as connection:
         if engine.dialect.name == "postgresql":
             # Another process's migration is waited for, and then there is nothing left to do.
