@@ -88,7 +88,7 @@ bench-history: $(INSTALLED) ## a history of 1,000 checkpoints on SQLite and Post
 
 lock: $(INSTALLED) ## resolve requirements.lock anew from pyproject.toml
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-annotate --upgrade --extra airflow --extra compare --extra hub --extra history --extra postgres \
+	  --no-annotate --upgrade --extra airflow --extra compare --extra hub --extra history --extra plot --extra postgres \
 	  --extra wandb --extra dev pyproject.toml -o requirements.lock
 
 tiny: ## train the tiny checkpoints again (needs torch and transformers; see include/tiny/train.py)

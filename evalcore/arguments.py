@@ -18,6 +18,12 @@ Settings = Annotated[
 Folders = Annotated[
     list[Path], typer.Argument(help="Folders <results>/<run>/<checkpoint>/<benchmark>, or one above them.")
 ]
+Plot = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Draw the metric over the training run's steps: a .png or .html file; may be repeated.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(help="Processes for answers that need algebra; default: one for each core.", min=1),

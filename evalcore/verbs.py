@@ -12,6 +12,7 @@ import typer
 from evalcore.arguments import (
     PAIR_SECONDS,
     Folders,
+    Plot,
     Timeout,
     Workers,
     benchmark_folders,
@@ -80,6 +81,7 @@ def equal(
         "Say whether a checkpoint got worse than another: differences by problem, their errors, and a verdict.",
         "compare results/run/step-1800 results/run/step-900",
         "compare results/run/step-1800 results/run/step-900 --margin 0.02 --margin aime24=0.05 --flips 20",
+        "compare results/run/step-1800 results/run/step-900 --plot step-1800.png --plot step-1800.html",
     )
 )
 def compare(
@@ -96,13 +98,16 @@ def compare(
         float, typer.Option(help="False alarms, over all benchmarks together.", min=1e-9, max=0.5)
     ] = 0.05,
     flips: Annotated[int, typer.Option(help="Problems to list of each benchmark.", min=0)] = 10,
+    plot: Plot = None,
     fail_on_regression: Annotated[
         bool, typer.Option("--fail-on-regression", help="Exit with code 3 if it regressed.")
     ] = False,
 ) -> None:
-    from evalcore.compare import MARGIN, as_text, compare_folders, margins_of
+    from evalcore import plot as plots
+    from evalcore.compare import MARGIN, as_text, compare_folders, margins_of, sentence
     from evalcore.comparison import Verdict
 
+    plots.check(plot or [])
     margins = margins_of(margin or [])
     compared = compare_folders(
         folder,
@@ -113,6 +118,8 @@ def compare(
         alpha=alpha,
     )
     typer.echo(as_text(compared, flips=flips), nl=False)
+    if plot:
+        plots.draw(plots.of_comparison(compared, folder, baseline), sentence(compared), plot)
     if fail_on_regression and compared.verdict is Verdict.REGRESSED:
         raise typer.Exit(3)
 
@@ -157,6 +164,7 @@ def record(folders: Folders) -> None:
         "history",
         "history run-7 --benchmark gsm8k --last 20",
         "history run-7 --export run-7.parquet",
+        "history run-7 --plot run-7.html",
     )
 )
 def history(
@@ -167,14 +175,20 @@ def history(
         str | None, typer.Option(help="A line of the tables, as greedy or pass@8; default: pass@1.")
     ] = None,
     last: Annotated[
-        int | None, typer.Option(help="Checkpoints of a run; default: 50, with --export all of them.", min=1)
+        int | None,
+        typer.Option(help="Checkpoints of a run; default: 50; all, with --export or --plot.", min=1),
     ] = None,
     export: Annotated[
         Path | None, typer.Option(help="A file to write instead: .csv, or .parquet (needs pyarrow).")
     ] = None,
+    plot: Plot = None,
 ) -> None:
+    from evalcore import plot as plots
     from evalcore.history import open_history
 
+    plots.check(plot or [])
+    if plot and not training_run:
+        raise ConfigError("--plot is of one training run: give its name")
     with open_history() as opened:
         from evalcore.history import table
 
@@ -186,7 +200,7 @@ def history(
             benchmark=benchmark,
             fingerprint=fingerprint,
             mode=mode,
-            last=last if last or export else 50,
+            last=last if last or export or plot else 50,
         )
         if not evaluations:
             raise ResultsError(
@@ -194,7 +208,11 @@ def history(
             )
         if export:
             typer.echo(f"{export}: {table.export(opened, evaluations, export):,} rows")
-        else:
+        if plot:
+            panels = plots.of_run(evaluations)
+            plots.draw(panels, training_run or "", plot)
+            typer.echo(f"{', '.join(map(str, plot))}: {len(panels):,} benchmarks")
+        if not (export or plot):
             table.show(table.evaluations_table(evaluations))
 
 

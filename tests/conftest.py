@@ -21,6 +21,8 @@ os.environ["EVALCORE_DATA"] = os.path.join(_FOLDER, "data")
 os.environ.pop("EVALCORE_INCLUDE", None)
 # Nor is anything recorded in a developer's own history.
 os.environ["EVALCORE_HISTORY"] = f"sqlite:///{os.path.join(_FOLDER, 'history.sqlite')}"
+# Nor are matplotlib's settings read, or its fonts listed, in HOME.
+os.environ["MPLCONFIGDIR"] = os.path.join(_FOLDER, "matplotlib")
 # Nor is the env.toml of a developer's checkout read.
 os.environ["EVALCORE_ENV_TOML"] = os.devnull
 # A developer's own login must not reach a test's run.

@@ -17,6 +17,9 @@ MODULES = sorted(
 ON_THE_HISTORY = ("evalcore.history.", "evalcore.alert", "evalcore.canary", "evalcore.confirmation")
 
 
+BLOCKED = ("airflow", "wandb", "datasets", "vllm", "torch", "sqlalchemy", "alembic", "psycopg", "matplotlib")
+
+
 @pytest.mark.slow
 def test_evalcore_imports_with_airflow_and_every_extra_blocked() -> None:
     code = f"""
@@ -24,7 +27,7 @@ import importlib, sys
 class Blocked:
     # As if they were not installed; what is None in sys.modules is taken by some for imported.
     def find_spec(name, path=None, target=None):
-        if name in ("airflow", "wandb", "datasets", "vllm", "torch", "sqlalchemy", "alembic", "psycopg"):
+        if name in {BLOCKED!r}:
             raise ModuleNotFoundError(name + " is blocked")
 sys.meta_path.insert(0, Blocked)
 for name in {MODULES!r}:
