@@ -292,7 +292,8 @@ def track(
 
 
 @_verb(
-    "All the stages of an evaluation in this process: plan, convert, generate, grade, judge, summarize, track.",
+    "All the stages of an evaluation in this process: plan, convert, generate, grade, judge, summarize, record, "
+    "track.",
     "run include/tiny/checkpoints/step-001800 --suite tiny",
     "run CKPT -b gsm8k:8 --server-type vllm inference.temperature=0.6 --judge-model gpt-4o",
 )

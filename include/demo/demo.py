@@ -6,7 +6,7 @@ Airflow and reaches through SSH, as Airflow would any other.
 Starts Airflow, publishes the tiny checkpoints one after the other with ``evalcore publish``, as training would,
 shows how the tasks of each evaluation go, and its tables. What got worse is confirmed on fresh seeds, and then told
 to a webhook on this machine. The last line is the verdict. Each demo is a training run of its own, so that it can be
-shown again; its results and its history lie in ``results/``.
+shown again, with results in ``results/`` and a history in ``.airflow/``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
                 "EVALCORE_INCLUDE": os.pathsep.join(
                     filter(None, (str(include), os.getenv("EVALCORE_INCLUDE")))
                 ),
-                "EVALCORE_HISTORY": f"sqlite:///{RESULTS / 'history.sqlite'}",
+                "EVALCORE_HISTORY": f"sqlite:///{HOME / 'history.sqlite'}",  # none of the user's own
                 "EVALCORE_RESULTS": str(RESULTS / "slurm" if on_slurm else RESULTS),
                 f"AIRFLOW_CONN_{CHANNEL.upper()}": receiver.connection,
             }
