@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from demo import packages
 from demo.cluster import Cluster
 from demo.engine import Engine
 from demo.standalone import ROOT, Airflow
+from receivers import Webhook, webhook
 
 BENCHMARKS = {
     "good": "name: good\ndescription: four sums\nsource: {path: good.jsonl}\nprompt: tiny/arithmetic\n"
@@ -29,9 +31,23 @@ ROW = (
 )
 
 
+@pytest.fixture(scope="package")
+def hook() -> Iterator[Webhook]:
+    with webhook() as running:
+        yield running
+
+
+@pytest.fixture
+def alerted(hook: Webhook) -> Webhook:
+    """What the Connection ``e2e_alerts`` sends to; empty."""
+    hook.received.clear()
+    hook.answers.clear()
+    return hook
+
+
 # For this folder's tests: a whole Airflow beside other tests would make them slow.
 @pytest.fixture(scope="package")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+def airflow(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator[Airflow]:
     folder = tmp_path_factory.mktemp("e2e")
     benchmarks = folder / "include" / "benchmarks"
     benchmarks.mkdir(parents=True)
@@ -42,6 +58,10 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     (benchmarks / "torn.jsonl").write_text(rows[:-30])
     settings = {
         "EVALCORE_INCLUDE": str(folder / "include"),
+        "EVALCORE_HISTORY": f"sqlite:///{folder / 'history.sqlite'}",
+        "AIRFLOW_CONN_E2E_ALERTS": json.dumps(
+            {"conn_type": "apprise", "extra": {"config": {"path": hook.url}}}
+        ),
         "WANDB_MODE": "offline",
         # What is dead is to be noticed in seconds here, not in minutes; what is only slow is not dead.
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",

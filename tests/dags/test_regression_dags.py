@@ -1,0 +1,83 @@
+"""confirm_regression and nightly_regression as they are wired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, DAG]:
+    bag = DagBag(str(DAGS))
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+@pytest.mark.parametrize(
+    ("name", "upstream", "rules"),
+    [
+        (
+            "confirm_regression",
+            {
+                "confirm": set(),
+                "again": {"confirm"},
+                "settle": {"again"},
+                "alert": {"settle"},
+                "acknowledge": {"settle"},
+            },
+            # What could not be looked at again is told, too.
+            {"settle": "all_done"},
+        ),
+        (
+            "nightly_regression",
+            {
+                "canaries": set(),
+                "canary": {"canaries"},
+                "stack": {"canary"},
+                "alert": {"stack"},
+                "acknowledge": {"stack"},
+                "models": {"stack"},
+                "evaluate": {"models"},
+                "failures": {"evaluate"},
+            },
+            # One canary that fails does not keep the models from being evaluated.
+            {"stack": "all_done", "models": "all_done", "failures": "all_done"},
+        ),
+    ],
+)
+def test_boxes(dags: dict[str, DAG], name: str, upstream: dict[str, set[str]], rules: dict[str, str]) -> None:
+    dag = dags[name]
+    assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == upstream
+    found = {task.task_id: task.trigger_rule.value for task in dag.tasks}
+    assert {task: rule for task, rule in found.items() if rule != "all_success"} == rules
+    again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert sorted(again.task_ids) == sorted(dag.task_ids)
+
+
+def test_a_suspicion_is_looked_at_whether_or_not_anybody_switched_it_on(dags: dict[str, DAG]) -> None:
+    paused = {name: dag.is_paused_upon_creation for name, dag in dags.items()}
+    assert paused["confirm_regression"] is False
+    assert paused["nightly_regression"] is True
+
+
+def test_evaluations_that_are_waited_for_go_on_where_they_were(dags: dict[str, DAG]) -> None:
+    for name, task_id in (
+        ("confirm_regression", "again"),
+        ("nightly_regression", "canary"),
+        ("nightly_regression", "evaluate"),
+    ):
+        given = dags[name].get_task(task_id).partial_kwargs
+        assert (given["reset_dag_run"], given["wait_for_completion"], given["deferrable"]) == (True,) * 3
+        assert given["trigger_dag_id"] == "evaluate_checkpoint"
+
+
+def test_only_telling_is_tried_for_long(dags: dict[str, DAG]) -> None:
+    for name in ("confirm_regression", "nightly_regression"):
+        retries = {task.task_id: task.retries for task in dags[name].tasks}
+        assert {task: number for task, number in retries.items() if number not in (0, 2)} == {"alert": 8}

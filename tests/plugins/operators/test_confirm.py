@@ -1,0 +1,98 @@
+"""confirm and settle as tasks: the runs that look again, and who is told of what they found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from evalcore.checkpoints import Checkpoint
+from evalcore.confirmation import run_name
+from evalcore.history import open_history
+from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evaluations import checkpoint, record
+from operators.confirm import ConfirmOperator, SettleOperator
+from task_instance import TaskInstance
+
+GOOD, BAD = [3] * 40, [1] * 40
+PARAMS = {"checkpoint": "/ckpt/step-200", "suite": "tiny", "overrides": [], "cluster": "local"}
+
+
+class Run(NamedTuple):
+    run_id: str
+
+
+class Finished(TaskInstance):
+    """A task instance behind runs that ended so."""
+
+    ended = ("success", "success")
+
+    def get_task_breadcrumbs(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        assert (dag_id, run_id) == (self.dag_id, self.run_id)
+        return [{"task_id": "again", "map_index": i, "state": state} for i, state in enumerate(self.ended)]
+
+
+@pytest.fixture(autouse=True)
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
+
+
+@pytest.fixture
+def alarm(tmp_path: Path) -> Alarm:
+    with open_history() as history:
+        base, new = (
+            record(history, tmp_path, checkpoint("r", step), right)
+            for step, right in ((100, GOOD), (200, BAD))
+        )
+        return Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, 0.01, 0.05)])[0]
+
+
+def look_again(alarm: Alarm, folder: Path, new: list[int]) -> None:
+    def again(side: Checkpoint) -> Checkpoint:
+        return side.model_copy(update={"run": run_name([alarm], side)})
+
+    with open_history() as history:
+        record(history, folder, again(alarm.checkpoint), new, seed=1)
+        record(history, folder, again(alarm.baseline), GOOD, seed=1)
+
+
+def context(alarm: Alarm, ti: TaskInstance, **params: Any) -> Any:
+    asked = {"alarms": [alarm.id], "evaluation": "ckpt__r", "params": PARAMS | params}
+    return {"ti": ti, "params": asked, "dag_run": Run("confirm__1")}
+
+
+def settle(alarm: Alarm, ti: TaskInstance, **params: Any) -> list[dict[str, list[int]]]:
+    task = SettleOperator(task_id="settle", confirmed_by="again")
+    return task.execute(context(alarm, ti, **params))
+
+
+def test_both_sides_have_a_run_of_their_own(alarm: Alarm) -> None:
+    asked = ConfirmOperator(task_id="confirm").execute(context(alarm, TaskInstance()))
+    assert [run["trigger_run_id"] for run in asked] == ["confirm__1__0", "confirm__1__1"]
+    assert [run["conf"]["checkpoint"] for run in asked] == ["/ckpt/step-200", "/ckpt/step-100"]
+
+
+def test_what_cannot_be_asked_again_has_no_run_and_is_told(alarm: Alarm) -> None:
+    served = {"server_address": "http://host/v1"}
+    assert ConfirmOperator(task_id="confirm").execute(context(alarm, TaskInstance(), **served)) == []
+    assert settle(alarm, Finished(), **served) == [{"alarms": [alarm.id]}]
+    with open_history() as history:
+        assert "a server that runs already was asked" in Alarms(history).get([alarm.id])[0].reason
+
+
+@pytest.mark.parametrize(("again", "state"), [(BAD, State.CONFIRMED), (GOOD, State.REFUTED)])
+def test_what_was_seen_again_is_told(alarm: Alarm, tmp_path: Path, again: list[int], state: State) -> None:
+    look_again(alarm, tmp_path, again)
+    assert settle(alarm, Finished()) == ([{"alarms": [alarm.id]}] if state is State.CONFIRMED else [])
+    with open_history() as history:
+        assert Alarms(history).get([alarm.id])[0].state is state
+
+
+def test_a_run_that_failed_is_the_reason(alarm: Alarm) -> None:
+    ti = Finished()
+    ti.ended = ("success", "failed")
+    assert settle(alarm, ti) == [{"alarms": [alarm.id]}]
+    with open_history() as history:
+        reason = Alarms(history).get([alarm.id])[0].reason
+    assert reason == "could not be confirmed: a run that was to look again failed"
