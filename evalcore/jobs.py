@@ -150,17 +150,17 @@ def ensure(root: Path, name: str, argv: Sequence[str], env: Mapping[str, str] | 
     """
     # Both from one look: who finds no job of use here must not come after the attempt that another one
     # starts meanwhile, but find its number taken.
-    listed = list(_attempts(root / name))
+    listed = list(attempts(root / name))
     number = int(listed[0].name) + 1 if listed else 1
-    attempts = list(itertools.takewhile(lambda attempt: not (attempt / CONSUMED).exists(), listed))
-    if attempts:
-        newest = attempts[0]
+    fresh = list(itertools.takewhile(lambda attempt: not (attempt / CONSUMED).exists(), listed))
+    if fresh:
+        newest = fresh[0]
         if command(newest) != list(argv):
             cancel(newest)
         elif not status(newest).state.is_resumable:
             return newest
         _kill_marked(newest)
-        lost = [a for a in attempts if status(a).state in (State.KILLED, State.LOST)]
+        lost = [a for a in fresh if status(a).state in (State.KILLED, State.LOST)]
         if len(lost) >= MAX_ATTEMPTS:
             consume(newest)
             raise JobError(
@@ -199,18 +199,18 @@ def _submit(root: Path, name: str, number: int, argv: Sequence[str], env: dict[s
 
 def latest(root: Path, name: str) -> Path | None:
     """The newest attempt of a job, or None."""
-    return next(_attempts(root / name), None)
+    return next(attempts(root / name), None)
 
 
 def running(root: Path) -> list[Path]:
     """The jobs of a root that run."""
-    attempts = [attempt for name in sorted(root.glob("*")) for attempt in _attempts(name)]
-    return [attempt for attempt in attempts if status(attempt).state is State.RUNNING]
+    found = [attempt for name in sorted(root.glob("*")) for attempt in attempts(name)]
+    return [attempt for attempt in found if status(attempt).state is State.RUNNING]
 
 
 def command(folder: Path) -> list[str]:
     """The argv of a job."""
-    return list(_read_json(folder / COMMAND).get("argv", []))
+    return list(read_json(folder / COMMAND).get("argv", []))
 
 
 def status(folder: Path) -> Status:
@@ -219,7 +219,7 @@ def status(folder: Path) -> Status:
         raise JobError(f"{folder}: no such job")
     # In this order: a supervisor writes the result before it frees the lock.
     is_locked = _is_locked(folder / LOCK)
-    result = _read_json(folder / RESULT)
+    result = read_json(folder / RESULT)
     if not result:
         if is_locked:
             return Status(State.RUNNING)
@@ -288,7 +288,7 @@ def tail(folder: Path, lines: int = 20) -> list[str]:
         return [_clean(line) for line in stream.read(_TAIL_BYTES).splitlines()[-lines:]]
 
 
-def _attempts(job: Path) -> Iterator[Path]:
+def attempts(job: Path) -> Iterator[Path]:
     """The attempts of a job, newest first."""
     numbers = [int(f.name) for f in job.iterdir() if f.name.isdigit()] if job.is_dir() else []
     return (job / str(number) for number in sorted(numbers, reverse=True))
@@ -309,8 +309,12 @@ def _as_line(content: Mapping[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    """What a file says; {} if it is not there, or not yet complete: it is when its newline is there."""
+def read_json(file: Path) -> dict[str, Any]:
+    """What a file says; {} if it is not there, or not yet complete: it is when its newline is there.
+
+    Raises:
+        JobError: it is unreadable.
+    """
     try:
         content = file.read_bytes()
         return dict(orjson.loads(content)) if content.endswith(b"\n") else {}
@@ -355,7 +359,7 @@ def _kill_marked(folder: Path) -> None:
 
 def _kill_recorded(folder: Path) -> None:
     """SIGKILL a supervisor that does not react; only if it is the process that was recorded."""
-    pids = _read_json(folder / PIDS)
+    pids = read_json(folder / PIDS)
     if not pids:
         raise JobError(f"{folder}: does not stop, and has not recorded its pid yet; try again")
     if (pids.get("host"), pids.get("boot")) != (socket.gethostname(), _boot_id()):

@@ -14,7 +14,6 @@ import hashlib
 import shlex
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from evalcore.jobs import State
 from evalcore.profiles import SlurmProfile
 from evalcore.slurm import agent, images, script
 from evalcore.slurm.shell import Shell
-from evalcore.slurm.shipping import archive
+from evalcore.slurm.shipping import archive, source
 from evalcore.slurm.states import UNKNOWN, decide, decide_tasks
 from evalcore.terminal import without_controls
 
@@ -174,7 +173,7 @@ class Cluster:
             "submit",
             folder=folder,
             script=script.render(profile, f"{name}.{number}", folder, command.get("tasks", ())),
-            supervisor=_source("supervise.py"),
+            supervisor=source(agent.SUPERVISOR),
             command=command,
             secrets=dict(env),
         )
@@ -274,7 +273,7 @@ class Cluster:
 
     def _ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """One request to the agent: one command over the connection."""
-        request = _source("agent.py").encode() + b"\0" + orjson.dumps({"do": do, **arguments})
+        request = source("agent.py").encode() + b"\0" + orjson.dumps({"do": do, **arguments})
         command = shlex.join(["python3", "-c", agent.BOOT])
         done = self.shell.run(command, request, timeout=_SECONDS)
         try:
@@ -299,7 +298,3 @@ def _digest(file: Path) -> str | None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-
-
-def _source(name: str) -> str:
-    return resources.files("evalcore.slurm").joinpath(name).read_text(encoding="utf-8")

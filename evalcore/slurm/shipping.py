@@ -14,6 +14,7 @@ import hashlib
 import io
 import tarfile
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,11 @@ def archive() -> Archive:
             f"evalcore and its include folders are {len(data) >> 20} MB, more than {_MEGABYTES}"
         )
     return Archive(data, hashlib.sha256(data).hexdigest())
+
+
+def source(name: str) -> str:
+    """A module of ``evalcore.slurm`` as text: what runs where evalcore is not installed."""
+    return resources.files("evalcore.slurm").joinpath(name).read_text(encoding="utf-8")
 
 
 def _is_shipped(file: Path) -> bool:

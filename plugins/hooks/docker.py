@@ -24,7 +24,6 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ from evalcore.prepare import data_folder
 from evalcore.profiles import DockerProfile
 from evalcore.records import write_file
 from evalcore.slurm import agent
-from evalcore.slurm.shipping import archive
+from evalcore.slurm.shipping import archive, source
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +56,8 @@ _CODE = "/evalcore"  # in the container
 _CODES = ".evalcore"
 _CONTAINER = "container"
 _LOCK = "ensure.lock"
-_RESULT_BYTES = 512
-_SECRETS = "secrets.json"
 # Whatever the image starts by default, and however verbose: what it prints is the job's log.
-_BOOT = 'exec python3 "$0/supervise.py" "$0" >> "$0/log.txt" 2>&1'
+_BOOT = f'exec python3 "$0/{agent.SUPERVISOR}" "$0" >> "$0/{jobs.LOG}" 2>&1'
 
 
 class Docker(Folders):
@@ -84,9 +81,9 @@ class Docker(Folders):
         """
         root, command = self.root / name, self._command(argv)
         with self._asking() as client, _locked(root):
-            listed = sorted((f for f in root.iterdir() if f.name.isdigit()), key=_number, reverse=True)
+            listed = list(jobs.attempts(root))
             fresh = list(itertools.takewhile(lambda f: not (f / jobs.CONSUMED).exists(), listed))
-            number = _number(listed[0]) + 1 if listed else 1
+            number = int(listed[0].name) + 1 if listed else 1
             if fresh:
                 newest = fresh[0]
                 found = _inspect(client, newest)
@@ -153,11 +150,11 @@ class Docker(Folders):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             write_file(folder / jobs.COMMAND, json.dumps(command) + "\n")
-            write_file(folder / "supervise.py", _supervisor())
+            write_file(folder / agent.SUPERVISOR, source(agent.SUPERVISOR))
             # So that the disk it fills cannot keep a command from having a result.
-            (folder / jobs.RESULT).write_bytes(b" " * _RESULT_BYTES)
+            (folder / jobs.RESULT).write_bytes(b" " * agent.RESULT_BYTES)
             (folder / jobs.LOG).touch()
-            secrets = os.open(folder / _SECRETS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            secrets = os.open(folder / agent.SECRETS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(secrets, "w", encoding="utf-8") as stream:
                 json.dump(dict(env), stream)
             uid, gid = _ids(self.profile)
@@ -309,7 +306,7 @@ def _status(folder: Path, found: Mapping[str, Any] | None) -> Status:
         # Also with a result: that it was out of memory is known only when it has ended.
         return Status(State.RUNNING)
     is_cancelled = (folder / jobs.CANCELLED).exists()
-    result = _result(folder)
+    result = jobs.read_json(folder / jobs.RESULT)
     if result and result["exit_code"] == 0:
         return Status(State.SUCCEEDED, exit_code=0)
     if is_cancelled:
@@ -351,15 +348,7 @@ def _kept() -> dict[str, Path]:
 
 def _forget_secrets(folder: Path) -> None:
     """Remove what a container has not read that never started."""
-    (folder / _SECRETS).unlink(missing_ok=True)
-
-
-def _result(folder: Path) -> dict[str, Any]:
-    try:
-        content = (folder / jobs.RESULT).read_bytes()
-    except FileNotFoundError:  # whoever was about to make it was cut off
-        return {}
-    return dict(json.loads(content)) if content.endswith(b"\n") else {}
+    (folder / agent.SECRETS).unlink(missing_ok=True)
 
 
 def _inspect(client: APIClient, folder: Path) -> dict[str, Any] | None:
@@ -408,11 +397,3 @@ def _locked(root: Path) -> Iterator[None]:
     with (root / _LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name)
-
-
-def _supervisor() -> str:
-    return resources.files("evalcore.slurm").joinpath("supervise.py").read_text(encoding="utf-8")
