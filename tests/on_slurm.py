@@ -6,16 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from cluster_folder import cluster_folder
 from demo.cluster import Cluster as Slurm
 from demo.standalone import Airflow
+from whole_dag import QUICK, SECRET
 
-DAG = "evaluate_checkpoint"
-LONG = 300.0
-"""Seconds that a slow and busy machine may take for what takes seconds."""
-SECRET = "sk-never-to-be-seen-anywhere"
 # Each answer its own request, half a second late and 4 at a time: the time to do harm in.
 SLOW = ["client.group_samples=false", "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
 
@@ -37,25 +33,10 @@ def running_airflow(slurm: Slurm, folder: Path) -> Iterator[Airflow]:
         "AIRFLOW_CONN_CLUSTER": slurm.connection_uri(),
         "WANDB_MODE": "offline",
         "OPENAI_API_KEY": SECRET,
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
-        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
+        **QUICK,
     }
     with Airflow(folder / "airflow", settings=settings) as running:
         yield running
-
-
-def conf(results: Path, checkpoint: Path, **params: Any) -> dict[str, object]:
-    return {
-        "checkpoint": str(checkpoint),
-        "suite": "tiny",
-        "cluster": "cluster",
-        "results": str(results),
-        **params,
-        "overrides": ["wandb.mode=offline", *params.get("overrides", [])],
-    }
 
 
 def generate_of(run: str) -> str:

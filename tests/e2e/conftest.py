@@ -16,6 +16,7 @@ from demo.cluster import Cluster
 from demo.engine import Engine
 from demo.standalone import ROOT, Airflow
 from receivers import Webhook, webhook
+from whole_dag import QUICK
 
 BENCHMARKS = {
     "good": "name: good\ndescription: four sums\nsource: {path: good.jsonl}\nprompt: tiny/arithmetic\n"
@@ -63,14 +64,9 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator
             {"conn_type": "apprise", "extra": {"config": {"path": hook.url}}}
         ),
         "WANDB_MODE": "offline",
-        # What is dead is to be noticed in seconds here, not in minutes; what is only slow is not dead.
+        **QUICK,
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
-        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     }
     with Airflow(folder / "airflow", settings=settings) as running:
         yield running

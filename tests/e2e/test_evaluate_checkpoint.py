@@ -19,12 +19,10 @@ from evalcore.generate import generate
 from evalcore.summarize import Scorecard
 from judge_server import running_judge
 from waiting import until
+from whole_dag import DAG, LONG
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-DAG = "evaluate_checkpoint"
-LONG = 300.0
-"""Seconds that a slow and busy machine may take for what takes seconds."""
 # Each answer its own request: of the samples of one request a server counts the tokens together only.
 SINGLE = ["client.group_samples=false"]
 # 4 at a time and half a second late: some 12 s to do harm in.

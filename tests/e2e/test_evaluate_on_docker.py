@@ -15,13 +15,9 @@ from demo.standalone import ROOT, Airflow
 from evalcore.summarize import Scorecard
 from seen_processes import in_environment
 from waiting import until
+from whole_dag import DAG, LONG, QUICK, SECRET, conf
 
 pytestmark = pytest.mark.e2e
-
-DAG = "evaluate_checkpoint"
-LONG = 300.0
-"""Seconds that a slow and busy machine may take for what takes seconds."""
-SECRET = "sk-never-to-be-seen-anywhere"
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +35,17 @@ def airflow(engine: Engine, image: str, tmp_path_factory: pytest.TempPathFactory
         "DOCKER_HOST": engine.url,
         "WANDB_MODE": "offline",
         "OPENAI_API_KEY": SECRET,
-        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
+        **QUICK,
     }
     with Airflow(folder / "airflow", settings=settings) as running:
         yield running
 
 
-def conf(results: Path, checkpoint: Path, **params: object) -> dict[str, object]:
-    return {
-        "checkpoint": str(checkpoint),
-        "suite": "tiny",
-        "cluster": "box",
-        "results": str(results),
-        "overrides": ["wandb.mode=offline"],
-        **params,
-    }
-
-
 def slow(seconds: float, concurrency: int) -> dict[str, object]:
-    """Params of a run that generates for as long as a test needs it."""
+    """Params of a run that generates in containers for as long as a test needs it."""
     server = f"server.args=[--faults,delay:seconds={seconds}]"
     client = ["client.group_samples=false", f"client.concurrency={concurrency}"]
-    return {"overrides": ["wandb.mode=offline", *client, server]}
+    return {"cluster": "box", "overrides": [*client, server]}
 
 
 def containers(engine: Engine, stage: str = "") -> list[str]:
@@ -73,7 +57,7 @@ def containers(engine: Engine, stage: str = "") -> list[str]:
 def test_a_checkpoint_is_evaluated_in_containers_that_show_no_keys(
     airflow: Airflow, engine: Engine, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint))
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, cluster="box"))
     seen: dict[str, str] = {}
     in_jobs: set[str] = set()
 
@@ -164,7 +148,7 @@ def test_a_checkpoint_that_no_container_sees_is_refused_by_plan(
 ) -> None:
     elsewhere = tmp_path / "step-1"
     elsewhere.symlink_to(checkpoint)
-    run = airflow.trigger(DAG, conf(tmp_path / "results", elsewhere))
+    run = airflow.trigger(DAG, conf(tmp_path / "results", elsewhere, cluster="box"))
     assert airflow.wait(DAG, run) == "failed"
     error = airflow.xcom(DAG, run, "plan", "error")
     assert f"no container sees {elsewhere}" in error

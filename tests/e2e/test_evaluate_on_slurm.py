@@ -14,9 +14,10 @@ from demo.cluster import Cluster as Slurm
 from demo.standalone import Airflow
 from evalcore.counts import ProblemCounts
 from evalcore.summarize import Scorecard
-from on_slurm import DAG, LONG, SECRET, SLOW, conf, generate_jobs, generate_of, running_airflow, running_slurm
+from on_slurm import SLOW, generate_jobs, generate_of, running_airflow, running_slurm
 from seen_processes import command_lines, in_environment
 from waiting import until
+from whole_dag import DAG, LONG, SECRET, conf
 
 pytestmark = pytest.mark.e2e
 

@@ -17,8 +17,9 @@ from demo.cluster import Cluster as Slurm
 from demo.daemons import kill
 from demo.standalone import Airflow
 from evalcore.summarize import Scorecard
-from on_slurm import DAG, LONG, SLOW, conf, generate_jobs, generate_of, running_airflow, running_slurm
+from on_slurm import SLOW, generate_jobs, generate_of, running_airflow, running_slurm
 from waiting import until
+from whole_dag import DAG, LONG, conf
 
 pytestmark = pytest.mark.e2e
 
