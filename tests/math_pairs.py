@@ -1,4 +1,7 @@
-r"""Pairs of answers that mean the same and pairs that do not, as models and benchmarks write them, one on a line."""
+r"""Pairs of answers that mean the same and pairs that do not, as models and benchmarks write them, one on a line.
+
+Longer than other files since it is one table: a pair is looked for, and added, in one place.
+"""
 
 from __future__ import annotations
 
