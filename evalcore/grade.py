@@ -114,22 +114,22 @@ def grade_rows(
             PartWriter(folder / GRADES, f"{part}-0") as writer,
             Pool(by.grader, options, votes=True, workers=workers, timeout=timeout) as pool,
             Cache("grades", [by.grader, grading.VERSION, *_decisive(options)]) as cache,
-            # Read again: who wrote here until now may have left less to do.
-            Progress(
-                f"grade {name}", total, done=len(graded := read_keys(folder / GRADES, part))
-            ) as progress,
         ):
+            # Again: who wrote here until now may have left less to do.
+            graded = read_keys(folder / GRADES, part)
             ungraded = (row for row in generations if key_of(row) not in graded)
             batches = ((batch, batch.passed) for batch in _batches(ungraded, grader, options, cache))
-            for batch, timed in pool.compare_ahead(batches):
-                verdicts = [_Compared(t.equal, t.reason, t.vote) for t in timed]
-                new = dict(zip(batch.passed, verdicts, strict=True))
-                batch.known.update(new)
-                # Undecided may be a matter of a busy machine, and of the time limit.
-                cache.put({pair: [*verdict] for pair, verdict in new.items() if verdict.equal is not None})
-                for found in batch.found:
-                    writer.write(_graded(found, batch.known))
-                progress.advance(samples=len(batch.found), tokens=0)
+            with Progress(f"grade {name}", total, done=len(graded)) as progress:
+                for batch, timed in pool.compare_ahead(batches):
+                    verdicts = [_Compared(t.equal, t.reason, t.vote) for t in timed]
+                    new = dict(zip(batch.passed, verdicts, strict=True))
+                    batch.known.update(new)
+                    # Undecided may be a matter of a busy machine, and of the time limit.
+                    decided = {pair: [*verdict] for pair, verdict in new.items() if verdict.equal is not None}
+                    cache.put(decided)
+                    for found in batch.found:
+                        writer.write(_graded(found, batch.known))
+                    progress.advance(samples=len(batch.found), tokens=0)
     return _summary(folder, part, new=total - len(graded))
 
 

@@ -102,20 +102,15 @@ def judge(
     done = read_keys(folder / JUDGEMENTS, part)
     asked = 0
     if len(done) < num_graded:
-        with (
-            PartWriter(folder / JUDGEMENTS, f"{part}-0") as writer,
-            # Read again: who wrote here until now may have left less to do.
-            Progress(
-                f"judge {manifest.benchmark.name}",
-                num_graded,
-                done=len(done := read_keys(folder / JUDGEMENTS, part)),
-            ) as progress,
-        ):
-            rows = _Rows(writer, progress)
-            problems = _problems(folder, manifest)
-            wanted = _majority_answers(folder, manifest) if majority else None
-            open_questions = _settle(folder, manifest, problems, done, rows, wanted)
-            asked = _ask(open_questions, problems, prompt, judge, rows)
+        with PartWriter(folder / JUDGEMENTS, f"{part}-0") as writer:
+            # Again: who wrote here until now may have left less to do.
+            done = read_keys(folder / JUDGEMENTS, part)
+            with Progress(f"judge {manifest.benchmark.name}", num_graded, done=len(done)) as progress:
+                rows = _Rows(writer, progress)
+                problems = _problems(folder, manifest)
+                wanted = _majority_answers(folder, manifest) if majority else None
+                open_questions = _settle(folder, manifest, problems, done, rows, wanted)
+                asked = _ask(open_questions, problems, prompt, judge, rows)
     return _summary(folder, part, asked)
 
 
