@@ -1,8 +1,10 @@
 """# Evaluate a checkpoint
 
-Converts one checkpoint, serves it, asks it every problem of the benchmarks, grades and judges the
+Fetches one checkpoint, converts it, serves it, asks it every problem of the benchmarks, grades and judges the
 answers, prints pass@k tables and sends them to W&B.
 
+**fetch** brings a checkpoint that lies elsewhere (`hf://org/repo@step1000`, `wandb://entity/project/name:v12`,
+`s3://connection_id@bucket/run/step-1000`) to where jobs read it; it is skipped where the checkpoint is a path.
 **plan** checks the params and lays out the commands; with `dry_run` it prints them and stops. Each stage
 is an `evalcore` command that runs as a job of its own; *Job log* on a task shows what it prints.
 **generate** runs once for each inference server, **score** once for each benchmark. A benchmark that
@@ -28,6 +30,7 @@ from evalcore import include
 from evalcore.profiles import load_profiles
 from operators.compare import CompareOperator
 from operators.convert import ConvertOperator
+from operators.fetch import FetchOperator
 from operators.generate import GenerateOperator
 from operators.grade import GradeOperator
 from operators.judge import JudgeOperator
@@ -51,7 +54,10 @@ def optional(kind: str, description: str, **schema: object) -> Param:
 # The form shows descriptions as plain text, and the sections folded up but for the first.
 params = {
     "checkpoint": optional(
-        "string", "Hugging Face folder of the checkpoint. Not needed if a server address is given."
+        "string",
+        "Hugging Face folder of the checkpoint, or where to fetch it: hf://org/repo@step1000, "
+        "wandb://entity/project/name:v12, s3://connection_id@bucket/step-1000. Not needed if a server address is "
+        "given.",
     ),
     "suite": Param(
         "default",
@@ -163,7 +169,13 @@ with DAG(
     # For workers that die and clusters that are away; a command that fails is not tried again (see JobOperator).
     default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
 ) as dag:
-    plan = PlanOperator(task_id="plan")
+    fetch = FetchOperator(
+        task_id="fetch",
+        cluster="{{ params.cluster }}",
+        force_squash="{{ params.force_squash }}",
+    )
+    # A checkpoint that needs no fetching skips that, and nothing else.
+    plan = PlanOperator(task_id="plan", fetched=fetch.output, trigger_rule="none_failed")
     planned = plan.output
     job = {
         "jobs_folder": planned["jobs_folder"],

@@ -47,7 +47,10 @@ def evaluation(stage: Stage) -> Callable[..., None]:
     def command(
         arguments: Annotated[
             list[str] | None,
-            typer.Argument(metavar="[CHECKPOINT] [KEY=VALUE]...", help=f"A checkpoint folder. {_SETTINGS}"),
+            typer.Argument(
+                metavar="[CHECKPOINT] [KEY=VALUE]...",
+                help=f"A checkpoint folder, or the address of one, as hf://org/repo@step1000. {_SETTINGS}",
+            ),
         ] = None,
         suite: Annotated[
             str | None, typer.Option("--suite", "-c", help="A suite of include/suites, or a YAML file.")

@@ -3,21 +3,29 @@
 >>> Artifacts("team/llama/checkpoints:nightly").list().found
 [Found(name='checkpoints-v12', step=12000, place='wandb://team/llama/checkpoints:v12', checkpoint=…)]
 
+>>> remote("wandb://team/llama/checkpoints:v12").step
+12000
+
 The step is ``step`` or ``global_step`` of the version's metadata, else the version's number. Needs the extra
 ``wandb`` and a login (WANDB_API_KEY).
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from evalcore.completeness import METADATA
 from evalcore.discovery import Found, Listing, listing_of
 from evalcore.errors import CheckpointError, ConfigError
+from evalcore.remote import File, Remote, asked, remote_of
+from evalcore.tracked import COLLECTION
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -82,8 +90,45 @@ class Artifacts:
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
-        try:
+        # A version that is not there is a ValueError; an OSError comes of the network.
+        with asked(f"wandb://{self.collection}", self.wandb.Error, ValueError, OSError, final=(ValueError,)):
             yield
-        except (self.wandb.Error, ValueError, OSError) as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise CheckpointError(f"wandb://{self.collection}: {said[:300]}") from error
+
+    def remote(self) -> Remote:
+        """The version that the alias is at now. CheckpointError, as ``evalcore.remote``."""
+        found = self.list().found
+        if not found:
+            raise CheckpointError(f"wandb://{self.collection}:{self.alias}: its name is no folder's")
+        version = self._versions[found[0].place]
+
+        def get(name: str, folder: Path) -> None:
+            with self._asked():
+                # Past wandb's cache, in which it would lie a second time.
+                version.get_entry(name).download(str(folder), skip_cache=True)
+
+        with self._asked():
+            files = {str(name): _file(entry) for name, entry in version.manifest.entries.items()}
+        above = tuple(self.collection.split("/"))
+        # One at a time: where a file goes past the cache, wandb notes in a place that all downloads share.
+        return remote_of(found[0].place, above, found[0].name, found[0].step, files, get, workers=1)
+
+
+def remote(url: str) -> Remote:
+    """The checkpoint at ``wandb://entity/project/name:version``, or of an alias.
+
+    Raises:
+        ConfigError: wandb is not installed.
+        CheckpointError: as ``evalcore.remote``.
+    """
+    collection = url.removeprefix("wandb://")
+    if ":" not in collection or not re.fullmatch(COLLECTION, collection):
+        raise CheckpointError(f"checkpoint {url}: expected wandb://entity/project/name:version")
+    return Artifacts(collection).remote()
+
+
+def _file(entry: Any) -> File:
+    digest = str(entry.digest)
+    # Of a reference, a file that lies elsewhere, the digest is whatever that place calls one.
+    is_md5 = entry.ref is None and entry.digest_algorithm().name.endswith("MD5")
+    hashed = f"md5:{base64.b64decode(digest).hex()}" if is_md5 else ""
+    return File(entry.size or 0, hashed, "" if is_md5 else digest)

@@ -26,7 +26,9 @@ from evalcore.errors import CheckpointError
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _STEP = re.compile(r"(?:^|[^0-9])(\d+)$")
-_JUST_CHECKPOINTS = frozenset({"checkpoints", "ckpts", "checkpoint", "ckpt"})
+JUST_CHECKPOINTS = frozenset({"checkpoints", "ckpts", "checkpoint", "ckpt"})
+"""Names of folders that say nothing of the training run."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # File systems take 255 bytes, and temporary files need some of them.
 _LONGEST_NAME = 200
 # A safetensors header is JSON of some 100 bytes a tensor; the format itself caps it at 100 MB.
@@ -60,12 +62,22 @@ class Checkpoint(BaseModel):
         return _absolute(Path(results)) / self.run / self.name
 
 
+def is_remote(checkpoint: str | None) -> bool:
+    """Whether a checkpoint is an address, as ``hf://org/repo@step1000``, and no path."""
+    return bool(checkpoint and _URL.match(checkpoint))
+
+
 def checkpoint_of(config: EvalConfig) -> Checkpoint:
     """What a config evaluates.
 
     Raises:
         CheckpointError: the folder is missing or incomplete.
     """
+    if config.checkpoint and is_remote(config.checkpoint):
+        # As a path it would be one below the working folder, which nobody has asked for.
+        raise CheckpointError(
+            f"checkpoint {config.checkpoint}: no folder; `evalcore fetch {config.checkpoint}` makes one of it"
+        )
     if config.checkpoint:
         return load_checkpoint(
             Path(config.checkpoint), run=config.training_run, name=config.name, step=config.step
@@ -102,7 +114,7 @@ def load_checkpoint(
     check_complete(path)
     if step is None and (match := _STEP.search(path.name)):
         step = int(match.group(1))
-    parent = path.parent.parent if path.parent.name in _JUST_CHECKPOINTS else path.parent
+    parent = path.parent.parent if path.parent.name in JUST_CHECKPOINTS else path.parent
     return Checkpoint(
         path=str(path),
         run=path_component(run or parent.name, "training run"),

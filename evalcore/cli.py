@@ -30,12 +30,13 @@ from evalcore.arguments import (
     folders_and_overrides,
     options_of,
 )
+from evalcore.checkpoints import is_remote
 from evalcore.config import EvalConfig, section
 from evalcore.errors import ConfigError, EvalError
 from evalcore.progress import console
 
 app = typer.Typer(
-    help="Evaluate LLM checkpoints: prepare, convert, generate, grade, judge, summarize, track.",
+    help="Evaluate LLM checkpoints: prepare, fetch, convert, generate, grade, judge, summarize, track.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -121,9 +122,41 @@ def serve(
     "plan CKPT --suite tiny",
 )
 def plan(config: EvalConfig) -> None:
+    from evalcore import fetch
     from evalcore.plan import plan
 
-    typer.echo(plan(config).render())
+    typer.echo(fetch.planned(config) if is_remote(config.checkpoint) else plan(config).render())
+
+
+@app.command(
+    help=examples(
+        "Bring a checkpoint that lies elsewhere here, once; prints its folder. Resumes after any end.",
+        "fetch hf://allenai/OLMo-2-0425-1B@step1000-tokens3B",
+        "fetch wandb://team/llama/checkpoints:v12",
+        "fetch s3://bucket/llama-8b/step-1000 --results /data/results",
+    )
+)
+def fetch(
+    checkpoint: Annotated[str, typer.Argument(help="Where it lies.")],
+    results: Annotated[
+        str, typer.Option("--results", "-o", help="Results folder; fetched is into `.checkpoints` of it.")
+    ] = "results",
+    revision: Annotated[
+        str | None, typer.Option(help="Refuse what is not of this revision; see `plan`.")
+    ] = None,
+) -> None:
+    from evalcore import fetch
+    from evalcore.errors import CheckpointError
+
+    if not is_remote(checkpoint):
+        typer.echo(f"{checkpoint} is a path: nothing to fetch")
+        return
+    remote = fetch.resolve(checkpoint)
+    if revision and remote.revision != revision:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: it has changed since it was planned: {remote.revision} is not {revision}"
+        )
+    typer.echo(f"fetched: {fetch.fetch(remote, results)}")
 
 
 @_verb(
@@ -292,8 +325,8 @@ def track(
 
 
 @_verb(
-    "All the stages of an evaluation in this process: plan, convert, generate, grade, judge, summarize, record, "
-    "track.",
+    "All the stages of an evaluation in this process: fetch, plan, convert, generate, grade, judge, summarize, "
+    "record, track.",
     "run include/tiny/checkpoints/step-001800 --suite tiny",
     "run CKPT -b gsm8k:8 --server-type vllm inference.temperature=0.6 --judge-model gpt-4o",
 )
@@ -333,6 +366,9 @@ def main(arguments: list[str] | None = None) -> None:
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s")
+    for library in ("httpx", "httpx2"):
+        # They log every address that is asked, and some of those let anybody in.
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         app(arguments)
     except (EvalError, OSError) as error:

@@ -10,12 +10,9 @@ for a (checkpoint digest, target), into a temp folder that is renamed when it is
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,7 @@ from evalcore.checkpoints import (
     weight_files,
 )
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
-from evalcore.processes import unwound_by_sigterm
+from evalcore.processes import locked, unwound_by_sigterm
 from evalcore.records import write_file
 
 log = logging.getLogger(__name__)
@@ -66,7 +63,7 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One process converts, others wait for it; so what is half made here, a killed one left behind.
-        with _locked(folder), unwound_by_sigterm():
+        with locked(folder / ".convert.lock", f"converts in {folder}"), unwound_by_sigterm():
             for orphan in folder.glob(".hf-*.tmp"):
                 shutil.rmtree(orphan, ignore_errors=True)
             if not converted.exists():
@@ -86,20 +83,6 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
         raise ResultsError(f"cannot convert to {converted}: {error.strerror or error}") from error
     log.info("converted %s to %s: %s", checkpoint.path, target, converted)
     return converted
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep every other process, on any host, from converting in a folder; a kill ends that too."""
-    # A file, since NFS and Lustre let no other host know of a lock on a folder. It stays: once it is removed,
-    # those who wait for it and those who come later would each have a lock of their own.
-    with (folder / ".convert.lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process, which converts in %s", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _cast(source: Path, target: Path, dtype: str) -> None:

@@ -24,10 +24,10 @@ from pathlib import Path
 import orjson
 
 from evalcore.benchmarks import load_benchmark, wanted_samples
-from evalcore.checkpoints import checkpoint_of
+from evalcore.checkpoints import Checkpoint, checkpoint_of, is_remote, path_component
 from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
-from evalcore.errors import BenchmarkError, CheckpointError, ConfigError, EvalError
+from evalcore.errors import BenchmarkError, ConfigError, EvalError
 from evalcore.grading import check_options
 from evalcore.manifest import settings_id
 from evalcore.prepare import prepare
@@ -86,18 +86,18 @@ class Plan:
         return "\n".join(map(shlex.join, self.commands()))
 
 
-def plan(config: EvalConfig) -> Plan:
+def plan(config: EvalConfig, *, is_there: bool = True) -> Plan:
     """Check a config against what is there, and lay out its commands.
+
+    Args:
+        is_there: whether the checkpoint is; one that will be has no digest yet, and so the commands no ids.
 
     Raises:
         ConfigError, BenchmarkError, CheckpointError: what is unknown, missing or out of range.
     """
-    if config.checkpoint and "://" in config.checkpoint:
-        # As a path it would be one below the working folder, which nobody has asked for.
-        raise CheckpointError(f"checkpoint {config.checkpoint}: no folder; download it and evaluate the copy")
     # Jobs may run elsewhere, so that paths must not depend on where the plan was made.
     config = _with_absolute_paths(config)
-    checkpoint = checkpoint_of(config)
+    checkpoint = checkpoint_of(config) if is_there else _checkpoint_to_be(config)
     if config.convert_to not in TARGETS:
         raise ConfigError(f"convert_to: unknown target {config.convert_to!r}; valid: {', '.join(TARGETS)}")
     folder = checkpoint.folder(config.results)
@@ -116,7 +116,7 @@ def plan(config: EvalConfig) -> Plan:
                 prompt.messages(prepare(benchmark, split=config.split).problems[0].fields)
         results = str(folder / benchmark.name)
         settings = settings_id(config, checkpoint, benchmark)
-        its_own = [results, "--settings", settings]
+        its_own = [results, "--settings", settings] if is_there else [results]
         judge = [f"judge.{o}" for o in config.judge.to_overrides()] if config.judge.model else []
         benchmarks.append(
             BenchmarkPlan(
@@ -129,7 +129,8 @@ def plan(config: EvalConfig) -> Plan:
             )
         )
     wandb = [f"wandb.{o}" for o in config.wandb.to_overrides()]
-    ours = [argument for b in benchmarks for argument in ("--settings", f"{b.name}={b.settings}")]
+    known = benchmarks if is_there else []
+    ours = [argument for b in known for argument in ("--settings", f"{b.name}={b.settings}")]
     return Plan(
         folder=str(folder),
         convert=["evalcore", "convert", *config.to_overrides()],
@@ -137,6 +138,12 @@ def plan(config: EvalConfig) -> Plan:
         benchmarks=benchmarks,
         track=None if config.wandb.mode == "disabled" else ["evalcore", "track", str(folder), *wandb, *ours],
     )
+
+
+def _checkpoint_to_be(config: EvalConfig) -> Checkpoint:
+    folder = Path(str(config.checkpoint))
+    run = path_component(config.training_run or folder.parent.name, "training run")
+    return Checkpoint(path=str(folder), run=run, name=folder.name, step=config.step, digest="")
 
 
 def _jobs(config: EvalConfig) -> list[EvalConfig]:
@@ -156,10 +163,12 @@ def _with_absolute_paths(config: EvalConfig) -> EvalConfig:
     def absolute_yaml(name: str) -> str:
         return absolute(name) if name.endswith((".yaml", ".yml")) else name
 
-    runs = config.benchmarks
+    runs, checkpoint = config.benchmarks, config.checkpoint
+    if checkpoint and not is_remote(checkpoint):
+        checkpoint = absolute(checkpoint)
     return config.model_copy(
         update={
-            "checkpoint": config.checkpoint and absolute(config.checkpoint),
+            "checkpoint": checkpoint,
             "results": absolute(config.results),
             "prompt": config.prompt and absolute_yaml(config.prompt),
             "benchmarks": tuple(r.model_copy(update={"name": absolute_yaml(r.name)}) for r in runs),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 log = logging.getLogger(__name__)
@@ -46,3 +48,17 @@ def unwound_by_sigterm(say: str | None = None) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def locked(file: Path, what: str) -> Iterator[None]:
+    """Keep every other process, on any host, from here; a kill ends that too. what: it does, for the log."""
+    # A file, since NFS and Lustre let no other host know of a lock on a folder. It stays: once it is removed,
+    # those who wait for it and those who come later would each have a lock of their own.
+    with file.open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process, which %s", what)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -2,12 +2,17 @@
 
 >>> Revisions("allenai/OLMo-2-0425-1B").list().found[0]
 Found(name='step1000-tokens3B', step=1000, place='hf://allenai/OLMo-2-0425-1B@step1000-tokens3B', …)
+>>> remote("hf://allenai/OLMo-2-0425-1B@step1000-tokens3B").step
+1000
 
 ``main`` has no step and is none of them. Needs the extra ``hub``; a private repository needs HF_TOKEN.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +21,8 @@ from urllib.parse import quote
 
 from evalcore.discovery import Found, Listing, listing_of, missing, step_of
 from evalcore.errors import CheckpointError, ConfigError
+from evalcore.remote import File, Remote, asked, remote_of
+from evalcore.tracked import REPOSITORY
 from evalcore.trees import Tree
 
 
@@ -79,8 +86,42 @@ class Revisions:
 
         # These are OSError and the error of whichever HTTP library this version of the client uses.
         unreachable = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
-        try:
+        with asked(f"hf://{self.repository}", *unreachable):
             yield
-        except unreachable as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise CheckpointError(f"hf://{self.repository}: {said[:300]}") from error
+
+    def remote(self, revision: str) -> Remote:
+        """The checkpoint of a revision, at the commit that it is at now. CheckpointError, as ``evalcore.remote``."""
+        from huggingface_hub.hf_api import RepoFile
+
+        with self._asked():
+            commit = str(self.api.model_info(self.repository, revision=revision).sha)
+            entries = list(self.api.list_repo_tree(self.repository, revision=commit))
+
+        def get(name: str, folder: Path) -> None:
+            with self._asked():
+                self.api.hf_hub_download(self.repository, name, revision=commit, local_dir=folder)
+
+        files = {}
+        for entry in entries:
+            if isinstance(entry, RepoFile):
+                known = f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git:{entry.blob_id}"
+                files[entry.path] = File(entry.size, known)
+        url = f"hf://{self.repository}@{revision}"
+        return remote_of(url, tuple(self.repository.split("/")), revision, step_of(revision), files, get)
+
+
+def remote(url: str) -> Remote:
+    """The checkpoint at ``hf://org/repo@revision``; without a revision, of ``main``.
+
+    Raises:
+        ConfigError: the client is not installed.
+        CheckpointError: as ``evalcore.remote``.
+    """
+    found = re.fullmatch(rf"hf://({REPOSITORY})(?:@([^@]+))?", url)
+    if not found:
+        raise CheckpointError(f"checkpoint {url}: expected hf://organisation/repository@revision")
+    # Both are read by the client when it is imported; it reports each load by a request of its own otherwise.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    return Revisions(found[1]).remote(found[2] or "main")

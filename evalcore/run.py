@@ -15,6 +15,7 @@ from evalcore.checkpoints import checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import convert
 from evalcore.errors import EvalError
+from evalcore.fetch import fetched
 from evalcore.generate import generate
 from evalcore.grade import grade
 from evalcore.history import open_history
@@ -45,6 +46,7 @@ def run(config: EvalConfig) -> Evaluated:
     Raises:
         EvalError: before anything was asked, when the request itself is wrong.
     """
+    config = fetched(config)
     planned = plan(config)
     checkpoint = checkpoint_of(config)
     folder = Path(planned.folder)

@@ -31,7 +31,7 @@ from evalcore.profiles import load_profiles
 
 _KIND = "tracked"
 _CONNECTION = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)
-_REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 COLLECTION = r"[\w.-]+/[\w.-]+/[\w.-]+(:[\w.-]+)?"
 
 
@@ -71,7 +71,7 @@ class Source(Settings):
     path: str | None = Field(None, pattern=r"^/")
     object: str | None = Field(None, pattern=r"^[a-z][a-z0-9+.-]*://([\w.-]+@)?[^@?#]+$")
     wandb: str | None = Field(None, pattern=rf"^{COLLECTION}$")
-    hub: str | None = Field(None, pattern=rf"^{_REPOSITORY}$")
+    hub: str | None = Field(None, pattern=rf"^{REPOSITORY}$")
     from_step: int = Field(0, ge=0)
 
     @model_validator(mode="after")

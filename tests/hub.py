@@ -4,7 +4,8 @@
 ...     subprocess.run([...], env={**os.environ, "HF_ENDPOINT": hub.url})
 
 It knows the requests that ``datasets.load_dataset`` and ``HfApi.dataset_info`` make: repository
-information, the file tree, and files (HEAD and GET); of models, refs, the tree and parts of files.
+information, the file tree, and files (HEAD and GET); of models, refs, revisions, the tree and files, whole and in
+parts.
 Errors carry the hub's own headers (``X-Error-Code``), by which the client tells them apart. ``requests``
 lists what was asked, as ``METHOD path``.
 """
@@ -39,11 +40,28 @@ class Repo:
 
 @dataclass
 class Model:
-    """branches, tags: name -> path -> content. ranges: parts of files are sent where they are asked for."""
+    """branches, tags: name -> path -> content. ranges: parts of files are sent where they are asked for.
+
+    damaged: of a file, how many times it is sent with its last byte changed. held: of a file, as many bytes are
+    sent and no more until ``go_on`` is set.
+    """
 
     branches: dict[str, dict[str, bytes]]
     tags: dict[str, dict[str, bytes]] = field(default_factory=dict)
     ranges: bool = True
+    damaged: dict[str, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def at(self, revision: str) -> dict[str, bytes] | None:
+        """The files of a branch, a tag or a commit."""
+        named = {**self.branches, **self.tags}
+        return {**{commit(files): files for files in named.values()}, **named}.get(revision)
+
+
+def commit(files: dict[str, bytes]) -> str:
+    """The commit of a revision with these files."""
+    return Repo(files).sha
 
 
 class Hub:
@@ -115,18 +133,31 @@ class _Handler(BaseHTTPRequestHandler):
                     for key, (kind, named) in kinds.items()
                 }
             )
-        files = {**model.branches, **model.tags}.get(rest[0])
+        files = model.at(rest[0])
         if files is None:
             return self._error(404, "RevisionNotFound", f"Invalid rev id: {rest[0]}")
+        if what == "revision":
+            return self._json({"id": name, "sha": commit(files), "tags": [], "siblings": []})
         if what == "tree":
             return self._json(_entries(Repo(files)))
-        content = files.get("/".join(rest[1:]))
+        path = "/".join(rest[1:])
+        content = files.get(path)
         if content is None:
             return self._error(404, "EntryNotFound", "Entry not found")
+        etag = _lfs(content)["oid"] if path.endswith(".safetensors") else _oid(content)
+        headers = {"X-Repo-Commit": commit(files), "ETag": f'"{etag}"'}
+        if self.command == "GET" and model.damaged.get(path):
+            model.damaged[path] -= 1
+            content = content[:-1] + bytes([content[-1] ^ 1])
         if model.ranges and (asked := self.headers.get("Range")):
             first, last = asked.removeprefix("bytes=").split("-")
-            return self._send(206, content[int(first) : int(last) + 1])
-        return self._send(200, content)
+            return self._send(206, content[int(first) : int(last) + 1 if last else None], headers)
+        if self.command == "GET" and path in model.held:
+            self._send(200, content[: model.held[path]], {**headers, "Content-Length": str(len(content))})
+            model.go_on.wait()
+            self.wfile.write(content[model.held[path] :])
+            return None
+        return self._send(200, content, headers)
 
     def _api(self, name: str, rest: list[str]) -> None:
         repo = self._repo(name, rest[1] if len(rest) > 1 else None)
@@ -207,11 +238,22 @@ def _entries(repo: Repo) -> list[dict[str, Any]]:
     return [
         *({"type": "directory", "path": path, "oid": _oid(path.encode()), "size": 0} for path in folders),
         *(
-            {"type": "file", "path": path, "oid": _oid(content), "size": len(content)}
+            {
+                "type": "file",
+                "path": path,
+                "oid": _oid(content),
+                "size": len(content),
+                **({"lfs": _lfs(content)} if path.endswith(".safetensors") else {}),
+            }
             for path, content in repo.files.items()
         ),
     ]
 
 
 def _oid(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
+    """As git names a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _lfs(content: bytes) -> dict[str, Any]:
+    return {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}

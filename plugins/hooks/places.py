@@ -1,4 +1,6 @@
-"""The places of ``tracked`` files: a folder here or on a cluster, an object store, W&B, the Hugging Face hub."""
+"""The places of ``tracked`` files: a folder here or on a cluster, an object store, W&B, the Hugging Face hub; and
+what is at an address in one of them.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,11 @@ from typing import TYPE_CHECKING, cast
 from evalcore.artifacts import Artifacts
 from evalcore.discovery import ClusterFolder, Folder, Found, Listing, Place, is_finished, listing_of, missing
 from evalcore.errors import CheckpointError, EvalError
+from evalcore.fetch import is_stored, resolve
+from evalcore.remote import Remote, asked
 from evalcore.revisions import Revisions
 from evalcore.slurm.cluster import Cluster
+from evalcore.stores import stored, without_connection
 from evalcore.tracked import Tracked
 from hooks.backends import backend
 
@@ -35,6 +40,24 @@ def place_of(tracked: Tracked) -> Place:
     assert source.path, "a source is one of these"
     runs_at = backend(tracked.cluster, "")
     return ClusterFolder(source.path, runs_at) if isinstance(runs_at, Cluster) else Folder(source.path)
+
+
+def remote_at(url: str) -> Remote:
+    """What is at an address now; in an object store as Airflow reads it, with the Connection in the address.
+
+    Raises:
+        ConfigError, CheckpointError: as ``evalcore.fetch.resolve``.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    if not is_stored(url):
+        return resolve(url)
+    address = without_connection(url)
+    # There may be no such Connection, or no library for it.
+    with asked(address, Exception, final=(Exception,)):
+        path = ObjectStoragePath(url)
+        files = path.fs
+    return stored(address, files, path.path)
 
 
 class ObjectStore:

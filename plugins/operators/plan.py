@@ -32,6 +32,8 @@ _PLAN_SECONDS = 120.0
 class PlanOperator(BaseOperator, SkipMixin):
     """Returns one ``{name, brings, grade, judge, summarize}`` for each benchmark; the rest are XComs by name.
 
+    :param fetched: ``{checkpoint, training_run, step}`` instead of the params', if ``fetch`` had something to do.
+
     ``brings`` is where its results lie for its commands, and where they lie for Airflow: the same place but on
     a cluster, where the commands are laid out, by this version of evalcore, over there.
 
@@ -44,6 +46,11 @@ class PlanOperator(BaseOperator, SkipMixin):
     # So that Airflow keeps tasks skipped when they are cleared alone.
     inherits_from_skipmixin = True
     ui_color = "#f3ecfa"
+    template_fields = ("fetched",)
+
+    def __init__(self, *, fetched: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fetched = fetched
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         from evalcore.plan import plan  # here: it imports what reading a DAG need not wait for
@@ -51,7 +58,7 @@ class PlanOperator(BaseOperator, SkipMixin):
         ti, params = context["ti"], context["params"]
         try:
             _check_known(context["dag_run"].conf or {}, self.dag.params)
-            config = config_from_params(params)
+            config = config_from_params(params).model_copy(update=self.fetched or {})
             here = Path(config.results).expanduser().absolute()
             jobs_folder = str(here / ".jobs")
             runs_at = backend(params["cluster"], jobs_folder)

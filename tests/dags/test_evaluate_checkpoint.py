@@ -31,6 +31,7 @@ def test_it_can_be_stored(dag: DAG) -> None:
 
 def test_its_boxes_are_the_stages_in_their_order(dag: DAG) -> None:
     assert dag.task_ids == [
+        "fetch",
         "plan",
         "convert",
         "generate",
@@ -45,7 +46,8 @@ def test_its_boxes_are_the_stages_in_their_order(dag: DAG) -> None:
     ]
     edges = {task.task_id: task.upstream_task_ids - {"plan"} for task in dag.tasks}
     assert edges == {
-        "plan": set(),
+        "fetch": set(),
+        "plan": {"fetch"},
         "convert": set(),
         "generate": {"convert"},
         "score.grade": {"generate"},
@@ -62,7 +64,8 @@ def test_its_boxes_are_the_stages_in_their_order(dag: DAG) -> None:
 def test_a_failed_benchmark_does_not_lose_the_others(dag: DAG) -> None:
     rules = {task.task_id: task.trigger_rule.value for task in dag.tasks}
     assert rules == {
-        "plan": "all_success",
+        "fetch": "all_success",
+        "plan": "none_failed",
         "convert": "all_success",
         "generate": "all_success",
         "score.grade": "all_done",

@@ -11,6 +11,8 @@ import wandb_server
 from evalcore.artifacts import Artifacts
 from evalcore.discovery import Findings, find
 from evalcore.errors import CheckpointError
+from evalcore.fetch import fetch, resolve
+from evalcore.remote import Unavailable
 from evalcore.tracked import Tracked
 from tiny_folder import write_checkpoint
 from wandb_server import Version
@@ -86,3 +88,34 @@ def test_incomplete_ones_wait(server: wandb_server.Server, files: dict[str, byte
 def test_a_collection_that_is_not_there(server: wandb_server.Server) -> None:
     with pytest.raises(CheckpointError, match="wandb://team/llama/nothing: "):
         look("team/llama/nothing")
+
+
+def test_a_version_is_fetched(
+    server: wandb_server.Server, files: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files |= {"tokenizer.json": b"{}"}
+    server.versions = [Version(files), Version(files | {"optimizer.pt": b"o"}, {"step": 2000}, ("nightly",))]
+    remote = resolve(f"wandb://{COLLECTION}:nightly")
+    # What a name of a collection says nothing about, the project does.
+    assert (remote.run, remote.name, remote.step) == ("llama", "checkpoints-v1", 2000)
+    assert remote.url == f"wandb://{COLLECTION}:v1"
+    folder = fetch(remote, tmp_path)
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == files
+    cached = [f for f in (tmp_path / "cache").rglob("*") if f.is_file() and f.suffix != ".checksum"]
+    assert not cached, "it would lie there a second time"
+
+    shard = "model-00002-of-00002.safetensors"
+    server.versions[1].files = {n: c for n, c in files.items() if n != shard}
+    server.versions[0].files = {**files, "config.json": b'{"architectures": ["X"]}'}
+    with pytest.raises(CheckpointError, match=f"1 of 2 shards missing, first {shard}"):
+        fetch(resolve(f"wandb://{COLLECTION}:v1"), tmp_path)
+    assert resolve(f"wandb://{COLLECTION}:v0").revision != remote.revision
+
+
+def test_a_version_that_is_gone(server: wandb_server.Server, files: dict[str, bytes]) -> None:
+    server.versions = [Version(files)]
+    with pytest.raises(CheckpointError, match=f"wandb://{COLLECTION}: .*v7") as failure:
+        resolve(f"wandb://{COLLECTION}:v7")
+    assert not isinstance(failure.value, Unavailable)
+    with pytest.raises(CheckpointError, match="expected wandb://entity/project/name:version"):
+        resolve(f"wandb://{COLLECTION}")

@@ -62,7 +62,19 @@ def refused(
     return run
 
 
-VERBS = ["prepare", "plan", "convert", "serve", "generate", "grade", "judge", "summarize", "track", "run"]
+VERBS = [
+    "prepare",
+    "fetch",
+    "plan",
+    "convert",
+    "serve",
+    "generate",
+    "grade",
+    "judge",
+    "summarize",
+    "track",
+    "run",
+]
 VERBS += ["record", "history", "compare", "profiles", "publish"]
 
 

@@ -137,8 +137,8 @@ def test_two_at_once_convert_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     # Another process, from when it has the lock until it ends.
     command = f"""
 from pathlib import Path
-from evalcore.convert import _locked
-with _locked(Path({str(out)!r})):
+from evalcore.processes import locked
+with locked(Path({str(out / ".convert.lock")!r}), "converts"):
     Path({str(out / ".hf-of-another.tmp")!r}).mkdir()
     input()
 """

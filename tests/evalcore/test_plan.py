@@ -190,5 +190,5 @@ def test_a_benchmark_named_by_name_and_by_path_is_named_twice(tmp_path: Path) ->
 
 @pytest.mark.parametrize("url", ["hf://org/repo@step1000", "wandb://team/llama/c:v3", "s3://bucket/step-1"])
 def test_what_is_no_folder_is_said_to_be_none(url: str) -> None:
-    with pytest.raises(CheckpointError, match=f"checkpoint {url}: no folder; download it"):
+    with pytest.raises(CheckpointError, match=f"checkpoint {url}: no folder; `evalcore fetch {url}` makes"):
         plan(load_config("tiny", checkpoint=url))
