@@ -142,7 +142,8 @@ def asked(url: str, *kinds: type[Exception], final: tuple[type[Exception], ...] 
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         said = f"{url}: {(' '.join(str(error).split()) or type(error).__name__)[:300]}"
-        status = getattr(getattr(error, "response", None), "status_code", 500)
-        if isinstance(error, final) or (400 <= status < 500 and status not in (408, 429)):
+        cause = getattr(error, "exc", None) or error  # wandb puts its own around others
+        status = getattr(getattr(cause, "response", None), "status_code", 500)
+        if isinstance(cause, final) or (400 <= status < 500 and status not in (408, 429)):
             raise CheckpointError(said) from error
         raise Unavailable(said) from error
