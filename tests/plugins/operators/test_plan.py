@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 CHECKPOINT = sorted((Path(__file__).parents[3] / "include" / "tiny" / "checkpoints").glob("step-*"))[1]
 EMPTY = {
     **dict.fromkeys(
-        ("checkpoint", "training_run", "step", "benchmarks", "server_type", "server_address", "model")
+        ("checkpoint", "training_run", "name", "step", "benchmarks", "server_type", "server_address", "model")
     ),
     **dict.fromkeys(("temperature", "top_p", "tokens_to_generate", "seed", "max_problems")),
     **dict.fromkeys(("judge_model", "judge_address")),
