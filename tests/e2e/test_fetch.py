@@ -77,7 +77,7 @@ def test_a_checkpoint_that_discovery_finds_on_the_hub_is_evaluated(
     fetched = Path(str(manifest.checkpoint.path))
     assert fetched.parents[1] == followed / ".checkpoints"
     assert sorted(f.name for f in fetched.iterdir()) == sorted(f.name for f in checkpoint.iterdir())
-    assert Scorecard.load(folder / "good").modes
+    assert Scorecard.load(folder / "good").complete
 
     # Asked for again it is here already; as a path nothing is asked of the hub at all.
     hub.requests.clear()
