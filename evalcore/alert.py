@@ -79,7 +79,7 @@ def message(history: History, alarms: Sequence[Alarm], links: Mapping[str, str])
     return Message(
         title=f"{first.checkpoint}: {first.what} on {', '.join(name for name, _ in first.found)}{more}",
         text=_render("alert.md.j2", code=str, block=str, link="{}: {}", **shown),
-        markdown=_render("alert.md.j2", code=_code, block=_block, link="[{}]({})", **shown),
+        markdown=_render("alert.md.j2", code=_code, block=block, link="[{}]({})", **shown),
         html=_render("alert.html.j2", **shown),
     )
 
@@ -203,7 +203,8 @@ def _code(text: str) -> str:
     return f"`{_without_ticks(text)}`"
 
 
-def _block(text: str) -> str:
+def block(text: str) -> str:
+    """Lines as a block of code in Markdown."""
     return f"```\n{_without_ticks(text)}\n```"
 
 

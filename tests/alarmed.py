@@ -19,7 +19,7 @@ MARGIN, ALPHA = 0.01, 0.03
 def evaluated(
     history: History,
     folder: Path,
-    step: int,
+    step: int | None,
     right: Sequence[int] = GOOD,
     *,
     run: str = "llama",
@@ -28,10 +28,9 @@ def evaluated(
     temperature: float = 0.6,
 ) -> int:
     """The id of an evaluation in which problem i has ``right[i]`` of SAMPLES samples right."""
-    checkpoint = Checkpoint(
-        path=f"/ckpt/step-{step}", run=run, name=f"step-{step}", step=step, digest=f"{run}-{step}"
-    )
-    place = folder / run / f"step-{step}" / name
+    called = "final" if step is None else f"step-{step}"
+    checkpoint = Checkpoint(path=f"/ckpt/{called}", run=run, name=called, step=step, digest=f"{run}-{step}")
+    place = folder / run / called / name
     rows = [
         Sample(problem.format(i), sample, "7", sample < number)
         for i, number in enumerate(right)
@@ -48,8 +47,9 @@ def confirmed(history: History, folder: Path, *, fresh: bool = True, **more: str
     alarm = suspected(history, folder, **more)
     if not fresh:
         return Alarms(history).settle(alarm.id, State.CONFIRMED, reason="the cluster is away")
+    again = {**more, "run": f"{alarm.run}+confirm-{alarm.id}"}
     new, base = (
-        evaluated(history, folder / "fresh", step, right, **more)
+        evaluated(history, folder, step, right, **again)
         for step, right in ((1500, [4, 2, 2, 2] * 10), (900, GOOD))
     )
     return Alarms(history).settle(alarm.id, State.CONFIRMED, confirmation=new, base_confirmation=base)

@@ -59,7 +59,9 @@ class CompareOperator(BaseOperator):
                 others = history.evaluations(
                     benchmark=evaluation.benchmark, fingerprint=evaluation.fingerprint
                 )
-                chosen.append((evaluation, choose(policy, evaluation, others)))
+                promoted = Alarms(history).promoted(run, evaluation.benchmark)
+                first = None if promoted is None else history.evaluation(promoted)
+                chosen.append((evaluation, choose(policy, evaluation, others, first)))
                 own = {other.checkpoint.digest for other in others if other.checkpoint.run == run}
                 nights = max(nights, len(own) - 1)
             # Of all comparisons that a lineage has had, this one may spend so much.

@@ -94,3 +94,42 @@ def test_best_is_by_the_judge_where_the_benchmark_needs_one() -> None:
     found = choose(Baseline(kind="best"), evaluation(400, **judged), [by_judge(100, 0.3), by_judge(200, 0.4)])
     assert found is not None
     assert found.checkpoint.step == 200
+
+
+@pytest.mark.parametrize(
+    ("policy", "promoted", "step"),
+    [
+        (Baseline(kind="previous"), 100, 300),
+        (Baseline(kind="previous"), 300, 300),
+        # Better ones before it no longer count.
+        (Baseline(kind="best"), 200, 200),
+        (Baseline(kind="best"), 300, 300),
+        (Baseline(kind="pinned", name="step-500"), 200, 200),
+        (Baseline(kind="pinned", name="step-100"), 500, 500),
+        (Baseline(kind="run", name="other"), 300, 400),
+    ],
+)
+def test_before_what_was_promoted_nothing_counts(policy: Baseline, promoted: int, step: int) -> None:
+    first = next(it for it in OLDER if it.checkpoint.step == promoted)
+    found = choose(policy, evaluation(400), [*OLDER, *ELSEWHERE], first)
+    assert found is not None
+    assert found.checkpoint.step == step
+
+
+def test_what_was_promoted_holds_for_what_comes_after_it_alone() -> None:
+    later = next(it for it in OLDER if it.checkpoint.step == 500)
+    for new in (evaluation(400), evaluation(500, fingerprint="f", id=2)):
+        found = choose(Baseline(kind="previous"), new, OLDER, later)
+        assert found is not None
+        assert found.checkpoint.step == 300
+
+
+def test_what_was_promoted_counts_as_it_was_evaluated_last() -> None:
+    before, again = evaluation(300, fingerprint="other"), evaluation(300)
+    pinned = Baseline(kind="pinned", name="step-100")
+    assert choose(pinned, evaluation(400), [evaluation(100), before, again], before) is again
+    assert choose(pinned, evaluation(400), [evaluation(100), before], before) is None
+    first = choose(
+        Baseline(kind="previous"), evaluation(400), [evaluation(100), evaluation(200), before], before
+    )
+    assert first is None, "what is before it counts no more, even if it cannot be compared itself"
