@@ -137,8 +137,12 @@ def test_the_file_that_follows_the_run_says_what_is_compared_with_what(
         "source: {path: /ckpt/r}\nsuite: tiny\nbenchmarks: toy\nbaseline: {pinned: step-900}\nmargins: {toy: 0.4}\n"
     )
     monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path / "include"))
-    for step, right in ((900, 2), (1200, 4)):
-        record(toy=results(tmp_path, step, right))
-    found = compare(record(toy=results(tmp_path, 1500, 1)))
+    record(toy=results(tmp_path, 900, 2))
+    better = record(toy=results(tmp_path, 1200, 4))
+    recorded = record(toy=results(tmp_path, 1500, 1))
+    found = compare(recorded)
     assert found["verdict"] == "ok", "a quarter less than step-900, of which it may lose two fifths"
     assert found["sentence"] == "r/step-1500 against r/step-900: ok"
+    with open_history() as history:
+        Alarms(history).promote(better.values(), by="ada")
+    assert compare(recorded)["sentence"].startswith("r/step-1500 against r/step-1200: regressed on toy")
