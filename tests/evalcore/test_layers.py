@@ -14,7 +14,13 @@ MODULES = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for file in (ROOT / "evalcore").rglob("*.py")
 )
-ON_THE_HISTORY = ("evalcore.history.", "evalcore.alert", "evalcore.canary", "evalcore.confirmation")
+ON_THE_HISTORY = (
+    "evalcore.history.",
+    "evalcore.alert",
+    "evalcore.canary",
+    "evalcore.confirmation",
+    "evalcore.promotion",
+)
 
 
 BLOCKED = ("airflow", "wandb", "datasets", "vllm", "torch", "sqlalchemy", "alembic", "psycopg", "matplotlib")
