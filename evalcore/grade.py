@@ -6,10 +6,11 @@ GradeSummary(rows=2160, new=2160, correct=1534, no_answer=1, undecided=0)
 A row of a grades part::
 
     {"problem_id": "tiny-arithmetic-7", "sample": 3, "predicted_answer": "42", "symbolic_correct": true,
-     "reason": "text"}
+     "reason": "text", "repeats": false}
 
-A wrong answer that is more than a number has a ``vote``: what it shares with those that mean the same.
-``symbolic_correct`` is false where there is no answer (``reason`` says why: no box, unfinished reasoning,
+``repeats`` says whether the response ends in a loop (``repetition``); rows without a response, and those of earlier
+versions, lack it. A wrong answer that is more than a number has a ``vote``: what it shares with those that mean the
+same. ``symbolic_correct`` is false where there is no answer (``reason`` says why: no box, unfinished reasoning,
 a request that failed for good) and null where no verdict could be reached (``timeout``, ``memory``, …).
 """
 
@@ -29,6 +30,7 @@ from evalcore.grading.pool import DEFAULT_TIMEOUT, Pair, Pool
 from evalcore.manifest import GENERATIONS, GRADES, Grading, Manifest
 from evalcore.progress import Progress
 from evalcore.records import PartWriter, Row, key_of, read_keys, read_rows
+from evalcore.repetition import ends_in_loop
 
 _ROWS_AT_ONCE = 1024
 _PAIRS_REMEMBERED = 200_000
@@ -142,13 +144,14 @@ def _decisive(options: Options) -> list[Any]:
 class _Found(NamedTuple):
     """What is kept of a generation, which may be long: its key and what was found in it.
 
-    pair: (answer, expected_answer); None if there is no answer, and reason says why.
+    pair: (answer, expected_answer); None if there is no answer, and reason says why. repeats: None without a text.
     """
 
     problem_id: str
     sample: int
     pair: Pair | None
     reason: str
+    repeats: bool | None = None
 
 
 def _found(row: Row, grader: Grader, options: Options) -> _Found:
@@ -160,7 +163,7 @@ def _found(row: Row, grader: Grader, options: Options) -> _Found:
         return _Found(problem_id, sample, None, "no generation")
     answer, reason = grader.extract(generation, options)
     pair = None if answer is None else (answer, str(row["expected_answer"]))
-    return _Found(problem_id, sample, pair, reason)
+    return _Found(problem_id, sample, pair, reason, ends_in_loop(generation))
 
 
 class _Compared(NamedTuple):
@@ -208,6 +211,8 @@ def _graded(found: _Found, known: _Known) -> Row:
         "symbolic_correct": compared.equal,
         "reason": compared.reason,
     }
+    if found.repeats is not None:
+        row["repeats"] = found.repeats
     return row if compared.vote is None else {**row, "vote": compared.vote}
 
 

@@ -72,6 +72,19 @@ def test_every_response_gets_its_verdict_and_reason(tmp_path: Path) -> None:
     assert summary == GradeSummary(rows=9, new=9, correct=2, no_answer=4, undecided=2)
 
 
+def test_a_response_that_ends_in_a_loop_is_marked(tmp_path: Path) -> None:
+    responses = [
+        {"generation": r"\boxed{4}" + " So it is 4." * 40},
+        {"generation": " So it is 4." * 40 + r"\boxed{4}"},
+        {"generation": "", "error": "400 context overflow"},
+        {},
+        {"generation": ""},
+        {"generation": r"\boxed{x+x+1}" + "!" * 300},  # of which the workers are asked
+    ]
+    grade(made(tmp_path, responses), workers=1)
+    assert [row.get("repeats") for row in grades(tmp_path)] == [True, False, None, None, False, True]
+
+
 def test_the_timeout_is_the_callers(tmp_path: Path) -> None:
     # No sum that has a name: sympy looks for a while.
     answer = r"\sum_{n=1}^{\infty} \frac{1}{n^{n^n}+\sin n}"
