@@ -1,5 +1,7 @@
 """``counts.json``: how many samples of each problem have a verdict, and how many of these are correct.
 
+And how many have no answer, were cut off, and so on: what ``rates`` compares.
+
 >>> counts = ProblemCounts.load(Path("results/tiny/step-001800/tiny-arithmetic"))
 >>> verdicts = counts.sampled["symbolic_correct"]
 >>> counts.problems[0], verdicts.n[0], verdicts.c[0]
@@ -26,9 +28,24 @@ from evalcore.tally import COLUMNS, Tally
 ANSWERED = "answered"
 """Beside the columns of the table: n samples that a grader has read, c of them with an answer."""
 
+TRUNCATED = "truncated"
+"""n answers of which is known how they ended, c of them at the token limit."""
+
+REPEATED = "repeated"
+"""n answers that ``grade`` has looked at, c of them end in a loop (``repetition``)."""
+
+UNPARSABLE = "unparsable"
+"""n samples with a judgement, c of them without a verdict in it."""
+
+FAILED = "failed"
+"""n samples that were asked for, c of them never got an answer."""
+
+TOKENS = "tokens"
+"""n answers whose length is known, c tokens in all of them."""
+
 
 class Verdicts(BaseModel):
-    """n samples with a verdict and c correct ones, of each problem."""
+    """n samples with a verdict and c correct ones, of each problem; of other columns, what these say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,8 +57,8 @@ class ProblemCounts(BaseModel):
     """The contents of ``counts.json``.
 
     scorecard: SHA-256 of the scorecard's file of the same summary. problems: sorted ids; all the others are in
-    their order. clusters, subsets: None for a problem without one. greedy, sampled: by column of the table, or
-    ``answered``; empty where nothing was asked for.
+    their order. clusters, subsets: None for a problem without one. greedy, sampled: by column of the table, or one
+    of the above; empty where nothing was asked for. What earlier versions wrote has ``answered`` alone of these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,6 +118,12 @@ def counts_of(
     def verdicts(part: slice) -> dict[str, Verdicts]:
         found = {column: [tally.graded_and_correct(column, part) for tally in tallies] for column in columns}
         found[ANSWERED] = [tally.graded_and_answered(part) for tally in tallies]
+        found[TRUNCATED] = [tally.ended_and_truncated(part) for tally in tallies]
+        found[REPEATED] = [tally.looked_at_and_repeated(part) for tally in tallies]
+        if judged:
+            found[UNPARSABLE] = [tally.judged_and_unparsable(part) for tally in tallies]
+        found[FAILED] = [tally.asked_and_failed(part) for tally in tallies]
+        found[TOKENS] = [tally.counted_and_tokens(part) for tally in tallies]
         return {
             column: Verdicts(n=tuple(n for n, _ in pairs), c=tuple(c for _, c in pairs))
             for column, pairs in found.items()

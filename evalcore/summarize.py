@@ -186,7 +186,12 @@ def _read(folder: Path, manifest: Manifest) -> list[Tally]:
     for row in read_rows(folder / GRADES, manifest.grading_id):
         if tally := _tally_of(row, tallies, wanted):
             vote = vote_of(row, manifest.grading.grader)
-            tally.add_grade(row["sample"], vote and texts.setdefault(vote, vote), row["symbolic_correct"])
+            tally.add_grade(
+                row["sample"],
+                vote and texts.setdefault(vote, vote),
+                row["symbolic_correct"],
+                repeats=row.get("repeats"),
+            )
     if manifest.judging_id:
         for row in read_rows(folder / JUDGEMENTS, manifest.judging_id):
             if tally := _tally_of(row, tallies, wanted):

@@ -28,6 +28,9 @@ from evalcore.records import GREEDY, Row
 COLUMNS = ("symbolic_correct", "judge_correct", "both_correct", "any_correct")
 
 _ABSENT, _WRONG, _RIGHT, _UNKNOWN = range(4)
+_FAILED, _CUT, _ENDED, _UNSAID = range(1, 5)  # of a generation: no answer, or how it ended, if anybody says
+_ENDS = {"length": _CUT, None: _UNSAID}
+_REPEATS = {True: _RIGHT, False: _WRONG, None: _ABSENT}
 _CODE = {False: _WRONG, True: _RIGHT, None: _UNKNOWN}
 _VERDICT = {_ABSENT: None, _WRONG: False, _RIGHT: True, _UNKNOWN: None}
 _BOTH, _EITHER = (
@@ -42,14 +45,13 @@ class Tally:
     __slots__ = (
         "answers",
         "cluster",
-        "failed",
+        "ends",
         "judge",
-        "present",
         "problem",
+        "repeats",
         "subset",
         "symbolic",
         "tokens",
-        "truncated",
         "unread",
     )
 
@@ -60,35 +62,54 @@ class Tally:
         self.subset = None if subset is None else plain_name(str(subset))
         cluster = row.get("cluster")
         self.cluster = self.problem if cluster in (None, "") else str(cluster)
-        self.present = bytearray(size)
+        self.ends = bytearray(size)
         self.tokens: list[int | None] = [None] * size
         self.answers: list[str | None] = [None] * size
         self.symbolic = bytearray(size)
         self.judge = bytearray(size)
         self.unread = bytearray(size)
-        self.failed = self.truncated = 0
+        self.repeats = bytearray(size)
 
     def add_generation(self, row: Row) -> None:
         index = row["sample"] - GREEDY
-        self.present[index] = True
         if row.get("error") is None:
             self.tokens[index] = row.get("num_generated_tokens")  # None where the server did not say
+            self.ends[index] = _ENDS.get(row.get("finish_reason"), _ENDED)
         else:
-            self.failed += 1
-        self.truncated += row.get("finish_reason") == "length"
+            self.ends[index] = _FAILED
 
-    def add_grade(self, sample: int, vote: str | None, correct: bool | None, *, is_read: bool = True) -> None:
-        """vote: see ``vote_of``. is_read False: nobody says what the answer was, or whether there was one."""
+    def add_grade(
+        self,
+        sample: int,
+        vote: str | None,
+        correct: bool | None,
+        *,
+        is_read: bool = True,
+        repeats: bool | None = None,
+    ) -> None:
+        """vote: see ``vote_of``. is_read False: nobody says what the answer was, or whether there was one.
+
+        repeats: see ``grade``; None: nobody looked.
+        """
         self.answers[sample - GREEDY] = vote
         self.symbolic[sample - GREEDY] = _CODE[correct]
         self.unread[sample - GREEDY] = not is_read
+        self.repeats[sample - GREEDY] = _REPEATS[repeats]
 
     def add_judgement(self, sample: int, correct: bool | None) -> None:
         self.judge[sample - GREEDY] = _CODE[correct]
 
     @property
     def generated(self) -> int:
-        return sum(self.present)
+        return len(self.ends) - self.ends.count(_ABSENT)
+
+    @property
+    def failed(self) -> int:
+        return self.ends.count(_FAILED)
+
+    @property
+    def truncated(self) -> int:
+        return self.ends.count(_CUT)
 
     @property
     def graded(self) -> int:
@@ -107,7 +128,7 @@ class Tally:
         return self.judge.count(_UNKNOWN)
 
     def generated_in(self, part: slice) -> int:
-        return sum(self.present[part])
+        return len(ends := self.ends[part]) - ends.count(_ABSENT)
 
     def mean_tokens(self, part: slice) -> float:
         """Of the answers whose length is known; NaN if none is."""
@@ -134,6 +155,31 @@ class Tally:
         graded = sum(map(bool, self.symbolic[part])) - sum(self.unread[part])
         answers = self.answers[part]
         return graded, len(answers) - answers.count(None)
+
+    def asked_and_failed(self, part: slice) -> tuple[int, int]:
+        """The samples that were asked for, and those of them that no answer ever came to."""
+        return self.generated_in(part), self.ends[part].count(_FAILED)
+
+    def ended_and_truncated(self, part: slice) -> tuple[int, int]:
+        """The answers of which is known how they ended, and those of them that were cut off at the token limit."""
+        ends = self.ends[part]
+        truncated = ends.count(_CUT)
+        return ends.count(_ENDED) + truncated, truncated
+
+    def looked_at_and_repeated(self, part: slice) -> tuple[int, int]:
+        """The samples of which ``grade`` says whether they end in a loop, and those that do."""
+        repeats = self.repeats[part]
+        return len(repeats) - repeats.count(_ABSENT), repeats.count(_RIGHT)
+
+    def judged_and_unparsable(self, part: slice) -> tuple[int, int]:
+        """The samples with a judgement, and those of them from which no verdict can be read."""
+        judge = self.judge[part]
+        return len(judge) - judge.count(_ABSENT), judge.count(_UNKNOWN)
+
+    def counted_and_tokens(self, part: slice) -> tuple[int, int]:
+        """The samples whose length is known, and their tokens."""
+        tokens = [count for count in self.tokens[part] if count is not None]
+        return len(tokens), sum(tokens)
 
     def majority(self, column: str, part: slice, k: int) -> float:
         """majority@k in one column; NaN if it cannot be known.

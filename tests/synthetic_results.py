@@ -26,7 +26,10 @@ CHECKPOINT = Checkpoint(path=None, run="tiny", name="step-1500", step=1500, dige
 
 
 class Sample(NamedTuple):
-    """One row of each stage. answer None: none was found; grades: True, False, None (no verdict) or "absent"."""
+    """One row of each stage. answer None: none was found; grades: True, False, None (no verdict) or "absent".
+
+    repeats None: of a version that did not look.
+    """
 
     problem: str
     sample: int
@@ -35,6 +38,7 @@ class Sample(NamedTuple):
     judge: bool | str | None = "absent"
     tokens: int | None = 10
     fields: dict[str, Any] = {}
+    repeats: bool | None = False
 
 
 def manifest(
@@ -85,7 +89,9 @@ def write(folder: Path, made_by: Manifest, rows: Iterable[Sample]) -> Path:
             }
             generations.write({**key, **text, **row.fields})
             if row.symbolic != "absent":
-                grades.write({**key, "predicted_answer": row.answer, "symbolic_correct": row.symbolic})
+                looked_at = {} if row.repeats is None else {"repeats": row.repeats}
+                grade = {"predicted_answer": row.answer, "symbolic_correct": row.symbolic, **looked_at}
+                grades.write({**key, **grade})
             if row.judge != "absent":
                 judgements.write({**key, "judgement": "", "judge_correct": row.judge})
     return folder
