@@ -181,19 +181,23 @@ def _sign_flip(sums: Sequence[Fraction]) -> tuple[float, float]:
 
 
 def _bounds(totals: Sequence[tuple[Fraction, int]], alpha: float) -> tuple[float, float]:
-    """The differences that sign-flips do not exclude: the lowest and the highest, on a grid."""
+    """The differences that sign-flips do not exclude: the lowest and the highest, on a grid.
+
+    Looked for as far as shares can differ, and where a problem differs by more, as far as that.
+    """
 
     def excluded(delta: int, tail: int) -> bool:
         return _sign_flip([total - Fraction(delta, _GRID) * size for total, size in totals])[tail] <= alpha
 
-    lower, upper = -_GRID, _GRID
-    low, high = -_GRID, _GRID
+    reach = _GRID * max(1, *(math.ceil(abs(total) / size) for total, size in totals))
+    lower, upper = -reach, reach
+    low, high = -reach, reach
     if excluded(low, 1):
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if excluded(middle, 1) else (low, middle)
         lower = high
-    low, high = -_GRID, _GRID
+    low, high = -reach, reach
     if excluded(high, 0):
         while high - low > 1:
             middle = (low + high) // 2

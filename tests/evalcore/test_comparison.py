@@ -115,6 +115,17 @@ def test_verdicts_of_what_is_certain(difference: float, margin: float, verdict: 
     assert (found.verdict, found.needed) == (verdict, "")
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bounds_of_what_differs_by_more_than_one(sign: int) -> None:
+    """As means of counts can, where they are no shares."""
+    changes = [30, 35, 40, 45, 50, 55] * 2
+    pairs = [Pair(f"p{i}", 10, 60 + sign * c, 10, 60) for i, c in enumerate(changes)]
+    found = compare(pairs, alpha=0.05)
+    assert found.method == "sign-flip"
+    assert (found.lower, found.upper) == pytest.approx((sign * 4.25 - 0.45, sign * 4.25 + 0.45), abs=0.15)
+    assert found.lower < found.difference < found.upper
+
+
 def test_nothing_is_said_of_two_problems() -> None:
     assert compare(pairs_of(-1, -1)).verdict is Verdict.INCONCLUSIVE
 
