@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from evalcore.checkpoints import Checkpoint
 from evalcore.comparison import ALPHA, Comparison, Pair, Verdict, compare, together
-from evalcore.counts import ANSWERED, ProblemCounts
+from evalcore.counts import ProblemCounts, Verdicts
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.manifest import Manifest, benchmark_folders, differences
+from evalcore.rates import Rate, alarms, rates_of
 from evalcore.summarize import Scorecard
 from evalcore.tally import COLUMNS
 from evalcore.terminal import without_controls
@@ -39,8 +40,8 @@ class Compared:
 
     baseline: the checkpoint it is compared with. mode: of what, as in the table: ``pass@1[8]`` or ``greedy``.
     column: by whose verdicts.
-    value, base_value: means over the problems that both have. answered: the same comparison of how often there is
-    an answer. pairs: the problems.
+    value, base_value: means over the problems that both have. rates: of the same answers, those that both sides
+    have counts of. pairs: the problems.
     """
 
     benchmark: str
@@ -50,8 +51,13 @@ class Compared:
     value: float
     base_value: float
     found: Comparison
-    answered: Comparison
+    rates: tuple[Rate, ...]
     pairs: tuple[Pair, ...]
+
+    @property
+    def alarms(self) -> list[Rate]:
+        """The rates that rose by more than is fine."""
+        return [rate for rate in self.rates if rate.is_alarm]
 
     def flipped(self, most: int) -> list[Pair]:
         """The problems that changed most, the worst losses first, then the best gains."""
@@ -143,16 +149,12 @@ def compare_recorded(
             continue
         is_sampled = bool(new.samples and base.samples)
         column = "judge_correct" if new.needs_judge and new.judged else COLUMNS[0]
-        pairs, answered = (
-            [Pair(*it) for it in history.pairs(new.id, base.id, column=of, greedy=not is_sampled)]
-            for of in (column, ANSWERED)
-        )
+        both = history.all_pairs(new.id, base.id, greedy=not is_sampled)
+        pairs = {of: [Pair(*it) for it in several] for of, several in both.items()}
         mode = f"pass@1[{new.samples}]" if is_sampled else "greedy"
         allowed = (margins or {}).get(new.benchmark, margin)
         try:
-            found.append(
-                _compared(new.benchmark, base.checkpoint, mode, column, pairs, answered, allowed, alpha)
-            )
+            found.append(_compared(new.benchmark, base.checkpoint, mode, column, pairs, allowed, alpha))
         except ValueError as error:
             refused[new.benchmark] = str(error)
     return _all(evaluations[0][0].checkpoint, found, refused, advisory, alpha)
@@ -165,10 +167,11 @@ def _all(
     advisory: Collection[str],
     alpha: float,
 ) -> Comparisons:
-    """With the verdicts that hold for all of them together."""
+    """With the verdicts that hold for all of them together, and the rates' alarms that hold for all of these."""
     critical = [it.benchmark for it in alone if it.benchmark not in advisory]
     found = together({it.benchmark: it.found for it in alone}, critical=critical, alpha=alpha)
-    benchmarks = tuple(replace(it, found=found[it.benchmark]) for it in alone)
+    rates = alarms({it.benchmark: it.rates for it in alone}, alpha=alpha)
+    benchmarks = tuple(replace(it, found=found[it.benchmark], rates=rates[it.benchmark]) for it in alone)
     return Comparisons(checkpoint, benchmarks, dict(refused))
 
 
@@ -196,17 +199,15 @@ def _not_in_both(
 
 def _compare(name: str, new: _Side, base: _Side, margin: float, alpha: float) -> Compared:
     is_sampled = bool(new.counts.sampled and base.counts.sampled)
-    columns = [side.counts.sampled if is_sampled else side.counts.greedy for side in (new, base)]
+    mine, theirs = (side.counts.sampled if is_sampled else side.counts.greedy for side in (new, base))
     wanted = "judge_correct" if new.manifest.benchmark.needs_judge and new.card.judged else COLUMNS[0]
-    if not all(wanted in column for column in columns):
-        raise ValueError("one has greedy answers alone, the other samples alone")
+    pairs = {it: _pairs(new.counts, base.counts, mine[it], theirs[it]) for it in mine if it in theirs}
     return _compared(
         name,
         base.manifest.checkpoint,
         f"pass@1[{new.card.samples}]" if is_sampled else "greedy",
         wanted,
-        _pairs(new.counts, base.counts, wanted, is_sampled),
-        _pairs(new.counts, base.counts, ANSWERED, is_sampled),
+        pairs,
         margin,
         alpha,
     )
@@ -217,11 +218,14 @@ def _compared(
     baseline: Checkpoint,
     mode: str,
     column: str,
-    pairs: Sequence[Pair],
-    answered: Sequence[Pair],
+    columns: Mapping[str, Sequence[Pair]],
     margin: float,
     alpha: float,
 ) -> Compared:
+    """columns: of all counts that both sides have. ValueError if these cannot be compared."""
+    if column not in columns:
+        raise ValueError("one has greedy answers alone, the other samples alone")
+    pairs = columns[column]
     found = compare(pairs, margin=margin, alpha=alpha)
     known = [pair for pair in pairs if pair.n and pair.base_n]
     return Compared(
@@ -232,13 +236,12 @@ def _compared(
         value=sum(pair.c / pair.n for pair in known) / len(known),
         base_value=sum(pair.base_c / pair.base_n for pair in known) / len(known),
         found=found,
-        answered=compare(answered, margin=margin, alpha=alpha),
+        rates=rates_of(columns, alpha=alpha),
         pairs=tuple(known),
     )
 
 
-def _pairs(new: ProblemCounts, base: ProblemCounts, column: str, is_sampled: bool) -> list[Pair]:
-    mine, theirs = ((it.sampled if is_sampled else it.greedy)[column] for it in (new, base))
+def _pairs(new: ProblemCounts, base: ProblemCounts, mine: Verdicts, theirs: Verdicts) -> list[Pair]:
     before = dict(zip(base.problems, zip(theirs.n, theirs.c, strict=True), strict=True))
     rows = zip(new.problems, mine.n, mine.c, new.clusters, strict=True)
     return [
@@ -274,11 +277,7 @@ def as_text(compared: Comparisons, *, flips: int = 10) -> str:
     for it in compared.benchmarks:
         if it.found.needed:
             lines.append(f"note: {it.benchmark}: {it.found.needed} would settle it")
-        if it.answered.verdict is Verdict.REGRESSED:
-            lines.append(
-                f"note: {it.benchmark}: {-it.answered.difference:.2%} fewer samples have an answer "
-                f"(p = {it.answered.p_worse:.2g})"
-            )
+        lines += [f"note: {it.benchmark}: {rate}" for rate in it.alarms]
     lines += [f"note: {name}: not compared: {why}" for name, why in sorted(compared.refused.items())]
     for it in compared.benchmarks:
         if changed := it.flipped(flips):
@@ -288,18 +287,20 @@ def as_text(compared: Comparisons, *, flips: int = 10) -> str:
 
 
 def sentence(compared: Comparisons) -> str:
-    """The verdict in one sentence."""
+    """The verdict in one sentence, and which rates alarm."""
     new = compared.checkpoint
     baselines = dict.fromkeys(f"{it.baseline.run}/{it.baseline.name}" for it in compared.benchmarks)
     pair = f"{new.run}/{new.name} against {', '.join(baselines) or 'nothing'}"
+    rates = [f"{rate.kind} on {it.benchmark}" for it in compared.benchmarks for rate in it.alarms]
+    alarming = f"; alarms: {', '.join(rates)}" if rates else ""
     worse = [it for it in compared.benchmarks if it.found.verdict is Verdict.REGRESSED]
     if worse:
         drops = ", ".join(f"{it.benchmark} by {-100 * it.found.difference:.1f} points" for it in worse)
-        return f"{pair}: regressed on {drops}"
+        return f"{pair}: regressed on {drops}{alarming}"
     open_ = [it.benchmark for it in compared.benchmarks if it.found.verdict is Verdict.INCONCLUSIVE]
     if open_:
-        return f"{pair}: inconclusive on {', '.join(open_)}"
-    return f"{pair}: ok"
+        return f"{pair}: inconclusive on {', '.join(open_)}{alarming}"
+    return f"{pair}: ok{alarming}"
 
 
 HEADER = ("benchmark", "mode", "baseline", "new", "difference", "bounds", "p", "verdict")

@@ -219,7 +219,7 @@ class History:
     ) -> list[ProblemPair]:
         """The problems that two evaluations of one benchmark have in common, with the counts of each, by id.
 
-        column: one of ``tally.COLUMNS``, or ``answered``: n samples read, c of them with an answer.
+        column: one of ``tally.COLUMNS``, or another that ``counts`` names, as ``answered``.
         greedy: of the greedy answers, not of the samples.
 
         Whether the two may be compared at all is for ``differences`` to say.
@@ -227,15 +227,31 @@ class History:
         Raises:
             ResultsError: there is no such evaluation, it lacks these counts, or the benchmarks differ.
         """
+        new, base = self._both(evaluation, baseline, greedy)
+        for id_, one in ((evaluation, new), (baseline, base)):
+            if column not in one.columns:
+                there = f"there are: {', '.join(one.columns)}" if one.columns else "there are none"
+                part = "greedy" if greedy else "sampled"
+                raise ResultsError(f"evaluation {id_}, {one.title}: no {part} counts of {column}; {there}")
+        return _paired(new, base, column)
+
+    def all_pairs(
+        self, evaluation: int, baseline: int, *, greedy: bool = False
+    ) -> dict[str, list[ProblemPair]]:
+        """The same by column, of all columns that both have; what earlier versions recorded has fewer.
+
+        Raises:
+            ResultsError: there is no such evaluation, or the benchmarks differ.
+        """
+        new, base = self._both(evaluation, baseline, greedy)
+        return {column: _paired(new, base, column) for column in new.columns if column in base.columns}
+
+    def _both(self, evaluation: int, baseline: int, greedy: bool) -> tuple[_Verdicts, _Verdicts]:
         with self.reading() as connection:
-            new, base = (_verdicts(connection, id_, column, greedy) for id_ in (evaluation, baseline))
+            new, base = (_verdicts(connection, id_, greedy) for id_ in (evaluation, baseline))
         if new.benchmark != base.benchmark:
             raise ResultsError(f"evaluations of two benchmarks cannot be paired: {new.title}, {base.title}")
-        return [
-            ProblemPair(problem, n, c, *base.counts[problem], new.clusters[problem])
-            for problem, (n, c) in new.counts.items()
-            if problem in base.counts
-        ]
+        return new, base
 
     def fingerprint_parts(self, fingerprint: str) -> dict[str, Any]:
         """What a fingerprint is made of (``Manifest.fingerprint_parts``). ResultsError if it is unknown."""
@@ -365,13 +381,16 @@ def _mode(line: Sequence[Any]) -> Mode:
 
 
 class _Verdicts(NamedTuple):
+    """columns: the n and c of each, of the problems in their order."""
+
     title: str
     benchmark: str
-    counts: dict[str, tuple[int, int]]
-    clusters: dict[str, str | None]
+    columns: dict[str, dict[str, list[int]]]
+    problems: list[str]
+    clusters: list[str | None]
 
 
-def _verdicts(connection: Connection, id_: int, column: str, greedy: bool) -> _Verdicts:
+def _verdicts(connection: Connection, id_: int, greedy: bool) -> _Verdicts:
     row = connection.execute(
         select(
             evaluations.c.benchmark,
@@ -387,20 +406,19 @@ def _verdicts(connection: Connection, id_: int, column: str, greedy: bool) -> _V
     ).one_or_none()
     if row is None:
         raise ResultsError(f"the history has no evaluation {id_}")
-    title = f"{row.benchmark} of {row.run}/{row.name}"
-    part = "greedy" if greedy else "sampled"
-    found = orjson.loads(zlib.decompress(row.counts))[part]
-    if column not in found:
-        there = f"there are: {', '.join(found)}" if found else "there are none"
-        raise ResultsError(f"evaluation {id_}, {title}: no {part} counts of {column}; {there}")
+    columns = orjson.loads(zlib.decompress(row.counts))["greedy" if greedy else "sampled"]
     names, clusters, _ = orjson.loads(zlib.decompress(row.problems))
-    counts = zip(found[column]["n"], found[column]["c"], strict=True)
-    return _Verdicts(
-        title,
-        row.benchmark,
-        dict(zip(names, counts, strict=True)),
-        dict(zip(names, clusters, strict=True)),
-    )
+    return _Verdicts(f"{row.benchmark} of {row.run}/{row.name}", row.benchmark, columns, names, clusters)
+
+
+def _paired(new: _Verdicts, base: _Verdicts, column: str) -> list[ProblemPair]:
+    mine, theirs = new.columns[column], base.columns[column]
+    before = dict(zip(base.problems, zip(theirs["n"], theirs["c"], strict=True), strict=True))
+    return [
+        ProblemPair(problem, n, c, *before[problem], cluster)
+        for problem, n, c, cluster in zip(new.problems, mine["n"], mine["c"], new.clusters, strict=True)
+        if problem in before
+    ]
 
 
 def utc(time: datetime) -> datetime:

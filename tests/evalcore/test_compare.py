@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typer.testing import CliRunner
 
 from evalcore.baseline import choose
 from evalcore.cli import app
-from evalcore.compare import as_text, compare_folders, compare_recorded
+from evalcore.compare import as_text, compare_folders, compare_recorded, sentence
 from evalcore.comparison import Verdict
 from evalcore.errors import ResultsError
 from evalcore.history import open_history
+from evalcore.manifest import COUNTS
 from evalcore.summarize import summarize
+from evalcore.tally import COLUMNS as TABLE
 from evalcore.tracked import Baseline
 from synthetic_results import CHECKPOINT, Sample, manifest, write
 
@@ -29,13 +32,26 @@ def results(
     *,
     step: int = 1500,
     answered: bool = True,
+    tokens: int = 10,
+    is_cut: bool = False,
     **changed: Any,
 ) -> Path:
-    """A benchmark's folder in which problem i has ``right[i]`` of SAMPLES samples right."""
+    """A benchmark's folder in which problem i has ``right[i]`` of SAMPLES samples right.
+
+    answered, is_cut: whether the wrong ones have an answer, and were cut off in a loop.
+    """
     checkpoint = CHECKPOINT.model_copy(update={"name": f"step-{step}", "step": step, "digest": f"d{step}"})
     made_by = manifest(len(right), SAMPLES, name=benchmark, checkpoint=checkpoint).model_copy(update=changed)
     rows = [
-        Sample(f"p{i}", s, "7" if answered or s < c else None, s < c)
+        Sample(
+            f"p{i}",
+            s,
+            "7" if answered or s < c else None,
+            s < c,
+            tokens=tokens,
+            fields={"finish_reason": "length" if is_cut and s >= c else "stop"},
+            repeats=is_cut and s >= c,
+        )
         for i, c in enumerate(right)
         for s in range(SAMPLES)
     ]
@@ -102,13 +118,83 @@ def test_answers_that_are_missing_are_an_alarm_of_their_own(tmp_path: Path) -> N
     new = results(tmp_path, "toy", [2] * 40, step=1800, answered=False)
     compared = compare_folders(new, base)
     assert compared.verdict is Verdict.OK
-    assert "note: toy: 50.00% fewer samples have an answer" in as_text(compared)
+    first, *rest = as_text(compared).splitlines()
+    assert first == "tiny/step-1800 against tiny/step-900: ok; alarms: no_answer on toy"
+    assert [line for line in rest if line.startswith("note")] == [
+        "note: toy: no_answer 0.00% → 50.00% (p = 4.5e-12)"
+    ]
+
+
+def test_every_alarm_is_a_note_and_the_fine_ones_are_not(tmp_path: Path) -> None:
+    for name, tokens, is_cut in (("toy", 30, True), ("other", 10, False)):
+        results(tmp_path, name, [2] * 40, step=900)
+        results(tmp_path, name, [2] * 40, step=1800, tokens=tokens, is_cut=is_cut)
+    compared = compare_folders(tmp_path / "step-1800", tmp_path / "step-900")
+    text = as_text(compared)
+    assert text.splitlines()[0].endswith(": ok; alarms: truncation on toy, length on toy, repetition on toy")
+    assert text.count("note: ") == 3
+    assert "note: toy: length 10 → 30 tokens (p = " in text
+    kinds = {it.benchmark: [rate.kind.value for rate in it.rates] for it in compared.benchmarks}
+    both = ["no_answer", "truncation", "length", "repetition", "server_errors"]
+    assert kinds == {"toy": both, "other": both}
+
+
+def test_rates_do_not_cost_the_verdict_power(tmp_path: Path) -> None:
+    """What is just a regression is one with alarms of all kinds beside it, too."""
+    for step, right in ((900, [3] * 20), (1800, [3] * 15 + [2] * 5)):
+        results(tmp_path, "toy", right, step=step, tokens=step, is_cut=step == 1800)
+    [it] = compare_folders(tmp_path / "step-1800", tmp_path / "step-900", margin=0.0).benchmarks
+    assert it.found.p_worse == pytest.approx(1 / 32)
+    assert it.found.verdict is Verdict.REGRESSED
+    assert it.alarms
+
+
+def without_rates(folder: Path) -> None:
+    """The counts of a benchmark's folder as versions before this one wrote them."""
+    content = json.loads((folder / COUNTS).read_text())
+    for part in ("greedy", "sampled"):
+        content[part] = {name: it for name, it in content[part].items() if name in {*TABLE, "answered"}}
+    (folder / COUNTS).write_text(json.dumps(content))
+
+
+def test_rates_that_an_earlier_version_did_not_count_are_not_compared(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [2] * 40, step=900)
+    new = results(tmp_path, "toy", [2] * 40, step=1800, answered=False, tokens=90, is_cut=True)
+    without_rates(base / "toy")
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        for folder in (base, new):
+            history.record(folder / "toy")
+        [newest], [older] = (history.evaluations(run="tiny")[i : i + 1] for i in range(2))
+        recorded = compare_recorded(history, [(newest, older)])
+    compared = compare_folders(new, base)
+    assert recorded == compared
+    [it] = compared.benchmarks
+    assert [rate.kind.value for rate in it.rates] == ["no_answer"]
+    assert sentence(compared).endswith(": ok; alarms: no_answer on toy")
+
+
+def test_greedy_answers_alone_are_not_compared_with_samples_alone(tmp_path: Path) -> None:
+    for step, (samples, greedy) in {900: (0, True), 1800: (2, False)}.items():
+        checkpoint = CHECKPOINT.model_copy(
+            update={"name": f"step-{step}", "step": step, "digest": f"d{step}"}
+        )
+        rows = [Sample("p", -1, "7", True)] if greedy else [Sample("p", s, "7", True) for s in range(2)]
+        made_by = manifest(1, samples, greedy=greedy, checkpoint=checkpoint)
+        summarize(write(tmp_path / f"step-{step}" / "toy", made_by, rows))
+    said = "one has greedy answers alone, the other samples alone"
+    with pytest.raises(ResultsError, match=said):
+        compare_folders(tmp_path / "step-1800", tmp_path / "step-900")
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        for folder in sorted(tmp_path.glob("step-*/*")):
+            history.record(folder)
+        newest, older = history.evaluations(run="tiny")
+        assert compare_recorded(history, [(newest, older)]).refused == {"toy": said}
 
 
 def test_what_is_recorded_compares_as_its_folders_do(tmp_path: Path) -> None:
     for name, before, after in (("toy", 4, 2), ("other", 3, 3)):
         results(tmp_path, name, [before] * 40, step=900)
-        results(tmp_path, name, [after] * 40, step=1800)
+        results(tmp_path, name, [after] * 40, step=1800, is_cut=name == "toy", tokens=4 * before)
     results(tmp_path, "new", [4] * 5, step=1800)
     with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
         for folder in sorted(tmp_path.glob("step-*/*")):
@@ -122,6 +208,10 @@ def test_what_is_recorded_compares_as_its_folders_do(tmp_path: Path) -> None:
         by_folder.benchmarks, key=lambda it: it.benchmark
     )
     assert recorded.verdict is Verdict.REGRESSED
+    assert [rate.kind.value for it in recorded.benchmarks for rate in it.alarms][:2] == [
+        "truncation",
+        "length",
+    ]
     assert recorded.refused == {"new": "there is no baseline yet"}
 
 

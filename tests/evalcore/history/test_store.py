@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -311,7 +312,29 @@ def test_pairs_are_of_the_problems_in_common_with_their_clusters(history: Histor
         ProblemPair("b", n=1, c=1, base_n=2, base_c=1, cluster=None),
     ]
     assert history.pairs(new, base, column="answered")[0] == ("a", 1, 1, 2, 1, "s")
+    assert history.pairs(new, base, column="tokens")[0] == ("a", 1, 10, 2, 20, "s")
     assert history.pairs(new, base, greedy=True)[0] == ("a", 0, 0, 1, 1, "s")
+    for greedy in (False, True):
+        every = history.all_pairs(new, base, greedy=greedy)
+        assert {"judge_correct", "answered", "unparsable", "tokens"} < every.keys()
+        assert every == {name: history.pairs(new, base, column=name, greedy=greedy) for name in every}
+
+
+def test_what_an_earlier_version_recorded_has_fewer_columns(history: History, evaluate: Evaluate) -> None:
+    """Its folder's, and its row's: they are the same columns."""
+    old, new = evaluate(1), evaluate(2)
+    content = json.loads((old / COUNTS).read_text())
+    content["sampled"] = {name: content["sampled"][name] for name in ("symbolic_correct", "answered")}
+    (old / COUNTS).write_text(json.dumps(content))
+    base, evaluation = (history.record(folder).id for folder in (old, new))
+    assert list(history.all_pairs(evaluation, base)) == ["symbolic_correct", "answered"]
+    assert list(history.all_pairs(base, evaluation)) == ["symbolic_correct", "answered"]
+    assert "truncated" in history.all_pairs(evaluation, evaluation)
+    with pytest.raises(
+        ResultsError, match=r"evaluation \d+, toy of tiny/step-1: no sampled counts of truncated"
+    ):
+        history.pairs(evaluation, base, column="truncated")
+    assert history.all_pairs(evaluation, base, greedy=True) == {}
 
 
 def test_what_cannot_be_paired_is_said(history: History, evaluate: Evaluate) -> None:
@@ -326,6 +349,8 @@ def test_what_cannot_be_paired_is_said(history: History, evaluate: Evaluate) -> 
         history.pairs(toy, toy, column="judge_correct")
     with pytest.raises(ResultsError, match="no greedy counts of symbolic_correct; there are none"):
         history.pairs(toy, toy, greedy=True)
+    with pytest.raises(ResultsError, match="two benchmarks cannot be paired: other of"):
+        history.all_pairs(other, toy)
     with pytest.raises(ResultsError, match="no evaluation 4711"):
         history.pairs(toy, 4711)
     with pytest.raises(ResultsError, match="no evaluation 4711"):
