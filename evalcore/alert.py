@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jinja2 import Environment, PackageLoader
 
 from evalcore import confirmation
-from evalcore.compare import HEADER, Compared, aligned, cells, compare_recorded, flip
+from evalcore.compare import HEADER, MARGIN, Compared, aligned, cells, compare_recorded, flip
 from evalcore.comparison import Pair, Verdict
 from evalcore.history.alarms import Alarm, Kind, State
 from evalcore.terminal import without_controls
@@ -97,8 +97,15 @@ class _Result(NamedTuple):
             return _BECAME[self.alarm.state]
         if self.alarm.kind is Kind.CANARY:
             return "what is found of other models is held back"
-        seen = isinstance(self.fresh, Compared) and self.fresh.found.verdict is Verdict.REGRESSED
-        return "confirmed on fresh seeds" if seen else "not confirmed on fresh seeds"
+        return "confirmed on fresh seeds" if self._is_seen_again() else "not confirmed on fresh seeds"
+
+    def _is_seen_again(self) -> bool:
+        if not isinstance(self.fresh, Compared):
+            return False
+        if self.alarm.kind is Kind.REGRESSION:
+            return self.fresh.found.verdict is Verdict.REGRESSED
+        rate = self.fresh.rate(self.alarm.kind)
+        return rate is not None and rate.is_alarm
 
     @property
     def compared(self) -> list[Compared]:
@@ -134,6 +141,8 @@ def _part(results: Sequence[_Result]) -> _Part:
         for label, side in (("first", result.first), ("fresh", result.fresh)):
             if isinstance(side, Compared):
                 rows.append([label, *map(clean, cells(side))])
+                if rate := side.rate(alarm.kind):
+                    notes.append(f"{name}: {label} samples: {rate}")
             elif side is not None:
                 notes.append(f"{name}: the {label} samples are not compared: {clean(side, _REASON)}")
         # What looked worst has a difference that is too large; that of fresh samples is not.
@@ -170,7 +179,9 @@ def _result(history: History, alarm: Alarm) -> _Result:
 
 def _compared(history: History, alarm: Alarm, new: int, base: int, alpha: float) -> Compared | str:
     pair = (history.evaluation(new), history.evaluation(base))
-    compared = compare_recorded(history, [pair], margin=alarm.margin, alpha=alpha)
+    # The margin of a rate is not that of the answers that stand beside it in the table.
+    margin = alarm.margin if alarm.kind in (Kind.REGRESSION, Kind.CANARY) else MARGIN
+    compared = compare_recorded(history, [pair], margin=margin, alpha=alpha)
     return compared.benchmarks[0] if compared.benchmarks else "; ".join(compared.refused.values())
 
 

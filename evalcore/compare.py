@@ -59,6 +59,10 @@ class Compared:
         """The rates that rose by more than is fine."""
         return [rate for rate in self.rates if rate.is_alarm]
 
+    def rate(self, kind: str) -> Rate | None:
+        """The rate of a kind; None where one side has no counts of it."""
+        return next((rate for rate in self.rates if rate.kind == kind), None)
+
     def flipped(self, most: int) -> list[Pair]:
         """The problems that changed most, the worst losses first, then the best gains."""
         changed = sorted((p for p in self.pairs if p.difference), key=lambda p: (p.difference, p.problem))

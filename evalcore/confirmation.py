@@ -17,7 +17,7 @@ from typing import Any
 
 from evalcore.checkpoints import Checkpoint
 from evalcore.compare import Compared, compare_recorded
-from evalcore.comparison import Comparison, Verdict
+from evalcore.comparison import Verdict
 from evalcore.errors import ResultsError
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import Evaluation, History
@@ -33,11 +33,15 @@ def suspicions(
 ) -> list[Suspicion]:
     """What of a comparison is an alarm. chosen: the evaluations that were compared, each with its baseline."""
     of = {new.benchmark: (new.id, base.id) for new, base in chosen if base is not None}
-    return [
-        Suspicion(Kind.REGRESSION, *of[it.benchmark], it.found.margin, it.found.alpha)
-        for it in compared
-        if it.found.verdict is Verdict.REGRESSED
-    ]
+    found = []
+    for it in compared:
+        if it.found.verdict is Verdict.REGRESSED:
+            found.append(Suspicion(Kind.REGRESSION, *of[it.benchmark], it.found.margin, it.found.alpha))
+        found += [
+            Suspicion(Kind(rate.kind.value), *of[it.benchmark], rate.found.margin, rate.found.alpha)
+            for rate in it.alarms
+        ]
+    return found
 
 
 def unconfirmable(alarms: Sequence[Alarm], params: Mapping[str, Any]) -> str:
@@ -111,13 +115,12 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
             )
             continue
         try:
-            seen = _seen(history, alarm, new, base)
+            is_worse, seen = _seen(history, alarm, new, base)
         except ResultsError as error:
             state, reason = State.CONFIRMED, f"could not be confirmed: {error}"
         else:
-            is_worse = seen.verdict is Verdict.REGRESSED
             state = State.CONFIRMED if is_worse else State.REFUTED
-            reason = f"{100 * seen.difference:+.1f} points on fresh seeds (p = {seen.p_worse:.2g})"
+            reason = f"{seen} on fresh seeds"
         settled.append(
             store.settle(alarm.id, state, reason=reason, confirmation=new.id, base_confirmation=base.id)
         )
@@ -129,12 +132,21 @@ def run_name(alarms: Sequence[Alarm], side: Checkpoint) -> str:
     return f"{side.run[:_RUN_LENGTH]}+confirm-{min(alarm.id for alarm in alarms)}"
 
 
-def _seen(history: History, alarm: Alarm, new: Evaluation, base: Evaluation) -> Comparison:
+def _seen(history: History, alarm: Alarm, new: Evaluation, base: Evaluation) -> tuple[bool, str]:
+    """Whether it is so again, and what there is to see."""
     margins = {alarm.benchmark: alarm.margin} if alarm.kind is Kind.REGRESSION else {}
     compared = compare_recorded(history, [(new, base)], margins=margins, alpha=ALPHA)
     if not compared.benchmarks:
         raise ResultsError("; ".join(compared.refused.values()))
-    return compared.benchmarks[0].found
+    again = compared.benchmarks[0]
+    if alarm.kind is Kind.REGRESSION:
+        found = again.found
+        points = f"{100 * found.difference:+.1f} points (p = {found.p_worse:.2g})"
+        return found.verdict is Verdict.REGRESSED, points
+    rate = again.rate(alarm.kind)
+    if rate is None:
+        raise ResultsError(f"nothing is known of its {alarm.kind}")
+    return rate.is_alarm, str(rate)
 
 
 def _seed(history: History, alarm: Alarm) -> int:

@@ -26,16 +26,21 @@ def record(
     samples: int = 4,
     benchmark: str = "toy",
     seed: int = 0,
+    cut_off: int = 0,
     **changed: Any,
 ) -> int:
     """Record an evaluation with so many right samples of each problem; its id.
 
-    changed: parts of the manifest that are other than usual.
+    cut_off: how many samples of each problem ended at the token limit. changed: parts of the manifest that are other than usual.
     """
     made_by = manifest(len(right), samples, name=benchmark, checkpoint=of)
     sampling = made_by.sampling.model_copy(update={"seed": seed})
     made_by = made_by.model_copy(update={"sampling": sampling, **changed})
-    rows = [Sample(f"p{i}", s, "7", s < count) for i, count in enumerate(right) for s in range(samples)]
+    rows = [
+        Sample(f"p{i}", s, "7", s < count, fields={"finish_reason": "length" if s < cut_off else "stop"})
+        for i, count in enumerate(right)
+        for s in range(samples)
+    ]
     place = folder / of.run / of.name / benchmark
     write(place, made_by, rows)
     summarize(place)

@@ -11,7 +11,7 @@ import pytest
 from evalcore.compare import compare_recorded
 from evalcore.confirmation import requests, run_name, settle, suspicions, unconfirmable
 from evalcore.history import open_history
-from evalcore.history.alarms import Alarm, Alarms, State, Suspicion
+from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import History
 from evaluations import checkpoint, record
 
@@ -107,7 +107,8 @@ def test_worse_again_is_confirmed(history: History, alarms: list[Alarm], tmp_pat
     look_again(history, tmp_path, alarms, BAD, GOOD)
     (settled,) = settle(history, alarms)
     assert settled.state is State.CONFIRMED
-    assert settled.reason.startswith("-50.0 points on fresh seeds (p = ")
+    assert settled.reason.startswith("-50.0 points (p = ")
+    assert settled.reason.endswith(") on fresh seeds")
     assert settled.confirmation
     assert settled.base_confirmation
     names = [
@@ -120,7 +121,27 @@ def test_not_seen_again_is_refuted(history: History, alarms: list[Alarm], tmp_pa
     look_again(history, tmp_path, alarms, GOOD, GOOD)
     (settled,) = settle(history, alarms)
     assert settled.state is State.REFUTED
-    assert settled.reason.startswith("+0.0 points on fresh seeds")
+    assert settled.reason == "+0.0 points (p = 1) on fresh seeds"
+
+
+@pytest.mark.parametrize(("again", "state"), [(3, State.CONFIRMED), (0, State.REFUTED)])
+def test_a_rate_that_rose_is_an_alarm_of_its_own(
+    history: History, tmp_path: Path, again: int, state: State
+) -> None:
+    sides = checkpoint("r", 100), checkpoint("r", 200)
+    chosen = [
+        history.evaluation(record(history, tmp_path / "results", side, GOOD, cut_off=cut))
+        for side, cut in zip(sides, (0, 2), strict=True)
+    ]
+    pair = [(chosen[1], chosen[0])]
+    raised = Alarms(history).raise_(suspicions(compare_recorded(history, pair).benchmarks, pair))
+    assert [alarm.kind for alarm in raised] == [Kind.TRUNCATION], "as many are right as before"
+    for side, cut in zip(sides, (0, again), strict=True):
+        named = side.model_copy(update={"run": run_name(raised, side)})
+        record(history, tmp_path / "again", named, GOOD, seed=6, cut_off=cut)
+    (settled,) = settle(history, raised)
+    assert settled.state is state
+    assert settled.reason.startswith(f"truncation 0.00% → {again / 4:.2%} (p = ")
 
 
 def test_a_baseline_that_lost_as_much_is_the_stacks_fault(

@@ -29,7 +29,16 @@ pytestmark = pytest.mark.slow
 CHECKPOINT = Path(__file__).parents[3] / "include" / "tiny" / "checkpoints" / "step-000900"
 PARAMS: dict[str, Any] = {
     **dict.fromkeys(
-        ("training_run", "name", "step", "benchmarks", "server_type", "server_address", "model", "max_problems")
+        (
+            "training_run",
+            "name",
+            "step",
+            "benchmarks",
+            "server_type",
+            "server_address",
+            "model",
+            "max_problems",
+        )
     ),
     **dict.fromkeys(("temperature", "top_p", "tokens_to_generate", "seed", "judge_model", "judge_address")),
     "suite": "tiny",
