@@ -31,7 +31,8 @@ def record(
 ) -> int:
     """Record an evaluation with so many right samples of each problem; its id.
 
-    cut_off: how many samples of each problem ended at the token limit. changed: parts of the manifest that are other than usual.
+    cut_off: how many samples of each problem ended at the token limit. changed: parts of the manifest that are other
+    than usual.
     """
     made_by = manifest(len(right), samples, name=benchmark, checkpoint=of)
     sampling = made_by.sampling.model_copy(update={"seed": seed})
