@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -93,7 +94,7 @@ def test_a_loss_is_confirmed_on_fresh_seeds_and_told_once(
     (said,) = alerted.received
     assert said["title"] == "loss/step-002200: worse on tiny-arithmetic"
     assert "fresh" in said["message"]
-    assert worse in said["message"]
+    assert quote(worse, safe="") in said["message"]
     (alert,) = [task for task in airflow.tasks(CONFIRMATION, run) if task["task_id"] == "alert"]
     assert alert["try_number"] == 2
 
