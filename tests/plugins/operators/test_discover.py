@@ -91,7 +91,7 @@ def test_complete_and_new_ones_become_runs_that_evaluate_checkpoint_takes(folder
             "top_p",
             "seed",
         )
-    ) | dict.fromkeys(("tokens_to_generate", "judge_model", "judge_address", "skip_greedy"))
+    ) | dict.fromkeys(("tokens_to_generate", "judge_model", "judge_address", "skip_greedy", "name"))
     config = config_from_params({**empty, "results": "/r", **asked["conf"]})
     assert isinstance(config, EvalConfig)
     assert (config.checkpoint, config.training_run, config.step) == (
