@@ -6,6 +6,7 @@
 False alarms: lineages of checkpoints of which none is worse, evaluated every night beside the same baseline. Power:
 checkpoints that are worse by so much, compared once. Paired: the same with the problems of both sides shuffled, as a
 comparison of two averages sees them. Rates of correct answers differ between problems as a Beta distribution does.
+Of the rates beside the verdict: nights on which all are as much worse as is fine, and no more.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from rich.table import Table
 from scipy import stats
 
 from evalcore.comparison import ALPHA, Pair, Verdict, compare, spent, together
+from evalcore.counts import FAILED, REPEATED, TOKENS, TRUNCATED, UNPARSABLE
+from evalcore.rates import LONGER, MARGINS, RateKind, alarms, rates_of
 
 NIGHTS = 60
 DROP, PROBLEMS, SAMPLES = 0.05, 198, 8
@@ -94,6 +97,35 @@ def false_alarms(
     return bad, nights
 
 
+def rate_alarms(rng: np.random.Generator, nights: int) -> int:
+    """Nights with an alarm of a rate, where every rate rose by its margin and answers got longer by theirs."""
+    shares = {
+        TRUNCATED: RateKind.TRUNCATION,
+        REPEATED: RateKind.REPETITION,
+        UNPARSABLE: RateKind.JUDGE_UNPARSABLE,
+        FAILED: RateKind.SERVER_ERRORS,
+    }
+    alarmed = 0
+    for _ in range(nights):
+        found = {}
+        for number, size in enumerate(SUITE.problems):
+            columns = {}
+            for column, kind in shares.items():
+                true = rng.beta(0.2, 4.0, size) * (1 - MARGINS[kind])
+                base, new = (
+                    rng.binomial(SUITE.samples, true),
+                    rng.binomial(SUITE.samples, true + MARGINS[kind]),
+                )
+                columns[column] = pairs(SUITE.samples, new, base)
+            mean = rng.lognormal(6, 0.8, (size, 1))
+            drawn = (rng.lognormal(0, 0.8, (size, SUITE.samples)) * mean * by for by in (1 + LONGER, 1))
+            new, base = (lengths.sum(axis=1).astype(int) for lengths in drawn)
+            columns[TOKENS] = pairs(SUITE.samples, new, base)
+            found[str(number)] = rates_of(columns, alpha=ALPHA)
+        alarmed += any(rate.is_alarm for several in alarms(found).values() for rate in several)
+    return alarmed
+
+
 def power(rng: np.random.Generator, trials: int, drop: float, level: float, is_paired: bool) -> float:
     """The share of checkpoints that are worse by ``drop`` and found so."""
     hits = 0
@@ -133,6 +165,9 @@ def main() -> int:
     naive, nights = false_alarms(rng, few, ALPHA, spends=False, corrects=False)
     table.add_row(f"the same, each test at 5% (naive), of {few:,}", "", f"{naive / few:.1%}")
     table.add_row("nights with an alarm, naive", "", f"{nights / few:.1f} of {NIGHTS}")
+    few = max(1, lineages // 40)
+    alarmed = rate_alarms(rng, few)
+    table.add_row(f"nights with an alarm of a rate, of {few:,}", "< 5%", f"{alarmed / few:.1%}")
     console.print(table)
 
     table = Table(
