@@ -49,9 +49,7 @@ def propose(
             newest[it.benchmark] = it
     if not newest:
         known = list(dict.fromkeys(it.checkpoint.name for it in evaluations if it.complete))
-        has = (
-            f"it has {', '.join(known[:_KNOWN])}" if known else "the history has nothing of that training run"
-        )
+        has = f"it has {', '.join(known[:_KNOWN])}" if known else "the history has no whole evaluation of it"
         raise ResultsError(f"{run} has no complete evaluation of {checkpoint!r}; {has}")
     if missing := sorted(set(benchmarks) - newest.keys()):
         raise ResultsError(

@@ -13,7 +13,9 @@ from evalcore.history import open_history
 from evalcore.history.alarms import Alarms
 from evalcore.history.store import History
 from evalcore.promotion import propose
+from evalcore.summarize import summarize
 from evalcore.tracked import Baseline
+from synthetic_results import CHECKPOINT, Sample, manifest, write
 
 PREVIOUS = Baseline(kind="previous")
 
@@ -62,7 +64,7 @@ def test_what_cannot_be_promoted_says_why(history: History, tmp_path: Path) -> N
         propose(history, "llama", "step-1500", Baseline(kind="run", name="other"))
     with pytest.raises(ResultsError, match="no complete evaluation of 'step-9'; it has step-1500"):
         propose(history, "llama", "step-9", PREVIOUS)
-    with pytest.raises(ResultsError, match="nothing of that training run"):
+    with pytest.raises(ResultsError, match="no whole evaluation of it"):
         propose(history, "lama", "step-1500", PREVIOUS)
     with pytest.raises(ResultsError, match="llama/step-1500 was not evaluated on 'gsm8k'; on toy"):
         propose(history, "llama", "step-1500", PREVIOUS, ["toy", "gsm8k"])
@@ -73,3 +75,12 @@ def test_without_a_step_only_a_pinned_one_can_be_replaced(history: History, tmp_
     with pytest.raises(ResultsError, match="llama/final has no step, by which best would find it"):
         propose(history, "llama", "final", Baseline(kind="best"))
     assert propose(history, "llama", "final", Baseline(kind="pinned", name="step-1")).evaluations == [id_]
+
+
+def test_what_is_not_complete_is_no_baseline(history: History, tmp_path: Path) -> None:
+    checkpoint = CHECKPOINT.model_copy(update={"run": "llama"})
+    place = write(tmp_path / "toy", manifest(2, 1, checkpoint=checkpoint), [Sample("a", 0, "1", True)])
+    summarize(place)
+    history.record(place)
+    with pytest.raises(ResultsError, match="no complete evaluation of 'step-1500'; the history has no whole"):
+        propose(history, "llama", "step-1500", PREVIOUS)
