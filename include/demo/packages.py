@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +32,11 @@ COMPILER = {"gcc": "gcc"}
 HEADERS = {"stdio.h": "libc6-dev", "slurm/spank.h": "libslurm-dev"}
 # A Docker engine, and what makes the base of an image where no hub can be reached.
 DOCKER = {"dockerd": "docker.io", "docker": "docker.io", "debootstrap": "debootstrap"}
+# A plugin of docker's. Debian 12 has only the program of that name, which knows half of our file.
+COMPOSE = "docker-compose"
+COMPOSE_UBUNTU = "docker-compose-v2"
+COMPOSE_DEBIAN = "trixie"
+PLUGINS = Path("/usr/local/lib/docker/cli-plugins")
 # Its programs are in a folder of its version, and not in PATH.
 POSTGRES = "postgresql"
 POSTGRES_PROGRAMS = "/usr/lib/postgresql"
@@ -54,6 +62,14 @@ def missing_for_docker() -> list[str]:
     return sorted(_without(DOCKER))
 
 
+def missing_for_compose() -> list[str]:
+    """The packages to install beside those of ``missing_for_docker``, for the tests on Docker Compose."""
+    asked = shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True)
+    if asked and asked.returncode == 0:
+        return []
+    return [COMPOSE_UBUNTU if _system("ID") == "ubuntu" else COMPOSE]
+
+
 def missing_for_postgres() -> list[str]:
     """The packages to install for the tests on PostgreSQL."""
     return [] if postgres_programs() else [POSTGRES]
@@ -63,6 +79,12 @@ def postgres_programs() -> Path | None:
     """The folder of ``initdb`` and ``postgres``, of the newest version; None if there is none."""
     found = [file.parent for file in Path(POSTGRES_PROGRAMS).glob("*/bin/postgres")]
     return max(found, key=lambda folder: float(folder.parent.name), default=None)
+
+
+def _system(key: str) -> str:
+    with contextlib.suppress(OSError):  # no Linux
+        return platform.freedesktop_os_release().get(key, "")
+    return ""
 
 
 def _without(programs: Mapping[str, str]) -> set[str]:
@@ -84,8 +106,10 @@ def install(packages: list[str]) -> None:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    elsewhere = {COMPOSE} if (_system("ID"), _system("VERSION_ID")) == ("debian", "12") else set()
+    here = [package for package in packages if package not in elsewhere]
     try:
-        for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *here]):
             subprocess.run(
                 ["apt-get", "-qq", *command],
                 env=env,
@@ -93,9 +117,36 @@ def install(packages: list[str]) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
+        if elsewhere.intersection(packages):
+            _install_compose()
     finally:
         if ours:
             policy.unlink()
+
+
+def _install_compose() -> None:
+    """Compose 2 of the next Debian, of which one file is taken; apt checks where it comes from, as ever."""
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "lists" / "partial").mkdir(parents=True)
+        source = f"deb [signed-by={keys}] http://deb.debian.org/debian {COMPOSE_DEBIAN} main\n"
+        (folder / "sources.list").write_text(source)
+        options = {
+            "Dir::Etc::SourceList": folder / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State::Lists": folder / "lists",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "APT::Sandbox::User": "root",
+        }
+        apt = ["apt-get", "-qq", *(f"-o{option}={value}" for option, value in options.items())]
+        for command in (["update"], ["download", COMPOSE]):
+            subprocess.run([*apt, *command], check=True, cwd=folder, stdin=subprocess.DEVNULL)
+        [package] = folder.glob("*.deb")
+        subprocess.run(["dpkg-deb", "-x", str(package), f"{folder}/x"], check=True)
+        PLUGINS.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "x/usr/libexec/docker/cli-plugins/docker-compose", PLUGINS)
 
 
 def main() -> int:
@@ -105,7 +156,8 @@ def main() -> int:
     """
 
     def wanted() -> list[str]:
-        tests = missing_for_tests() + missing_for_docker() + missing_for_postgres()
+        docker = missing_for_docker() + missing_for_compose()
+        tests = missing_for_tests() + docker + missing_for_postgres()
         return missing() + (tests if "tests" in sys.argv[1:] else [])
 
     packages = wanted()
