@@ -109,13 +109,13 @@ class Engine:
             _call("tar", "-C", str(folder), "-cf", str(made), ".")
             shutil.rmtree(folder)
             made.replace(archive)
-        self.run("import", "--change", f"ENV PIP_CERT={_BUNDLE}", str(archive), tag)
+        self.run("import", "--change", f"ENV PIP_CERT={_BUNDLE} SSL_CERT_FILE={_BUNDLE}", str(archive), tag)
 
-    def build(self, context: Path, tag: str, *, base: str) -> None:
-        """Build a Dockerfile that takes its base as an argument, with this machine's package index."""
+    def build(self, context: Path, tag: str, *, base: str, target: str) -> None:
+        """Build a stage of a Dockerfile that takes its base as an argument, with this machine's package index."""
         index = os.environ.get("PIP_INDEX_URL", "")
         arguments = [f"--build-arg=BASE={base}", f"--build-arg=PIP_INDEX_URL={index}"][: 2 if index else 1]
-        self.run("build", "--network=host", *arguments, "--tag", tag, str(context))
+        self.run("build", "--network=host", f"--target={target}", *arguments, "--tag", tag, str(context))
 
     def _docker(self, *argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

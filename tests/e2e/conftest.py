@@ -99,9 +99,16 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def image(engine: Engine) -> str:
-    """The image of the project's own Dockerfile, on a base that is made here: no hub is asked."""
-    base = Path.home() / ".cache" / "evalcore-tests" / "base-bookworm.tar"  # it takes a minute to make
-    engine.load_base(base, "base:bookworm")
-    engine.build(ROOT, "evalcore:test", base="base:bookworm")
+def base(engine: Engine) -> str:
+    """An image of Debian with Python that is made here: no hub is asked."""
+    archive = Path.home() / ".cache" / "evalcore-tests" / "base-bookworm.tar"  # it takes a minute to make
+    engine.load_base(archive, "base:bookworm")
+    return "base:bookworm"
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine, base: str) -> str:
+    """The image of the project's own Dockerfile in which jobs run."""
+    # By name, since this builder would make the stages before the last one, too.
+    engine.build(ROOT, "evalcore:test", base=base, target="jobs")
     return "evalcore:test"
