@@ -13,11 +13,11 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-slurm up test test-fast lint format bench bench-client bench-grading bench-serve bench-slurm \
-  bench-history bench-stats lock tiny clean \
+  bench-history bench-stats lock tiny clean .env \
   cluster cluster-packages
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## create .venv from the lock (every other target does it too)
 
@@ -42,6 +42,12 @@ demo-slurm: $(INSTALLED) ## the same on a real Slurm of two nodes through SSH (a
 
 up: $(INSTALLED) ## Airflow with its UI, these DAGs in it; Ctrl-C stops it
 	@$(BIN)/python include/demo/standalone.py
+
+SECRETS := ADMIN_PASSWORD POSTGRES_PASSWORD API_SECRET_KEY JWT_SECRET FERNET_KEY
+.env: ## make up the passwords and keys that docker compose needs; those that are there stay
+	@umask 077; touch $@; for name in $(SECRETS); do \
+	  grep -q "^$$name=." $@ || echo "$$name=$$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')" >> $@; done
+	@echo "The user is admin; the password is ADMIN_PASSWORD in $@"
 
 cluster: $(INSTALLED) ## a real Slurm cluster on this machine (as root), for trial; Ctrl-C stops it
 	@$(BIN)/python include/demo/cluster.py up
