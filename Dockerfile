@@ -39,8 +39,8 @@ COPY requirements.lock pyproject.toml README.md ./
 # Compiled here, since whoever runs it may not write there and would compile a thousand modules at each start.
 RUN sed -n '/^uv==/,/[^\\]$/p' requirements.lock > /tmp/uv.txt \
  && pip install --no-cache-dir --require-hashes -r /tmp/uv.txt \
- && UV_DEFAULT_INDEX=${PIP_INDEX_URL:-https://pypi.org/simple} uv pip install --no-cache --compile-bytecode \
-      --require-hashes -c requirements.lock -r pyproject.toml "$(grep -o "^hatchling==[^ ]*" requirements.lock)" \
+ && export ${PIP_INDEX_URL:+UV_DEFAULT_INDEX=$PIP_INDEX_URL} UV_NO_CACHE=1 \
+ && uv pip install --compile-bytecode --require-hashes -c requirements.lock -r pyproject.toml "$(grep -o "^hatchling==[^ ]*" requirements.lock)" \
       --extra airflow --extra compare --extra hub --extra history --extra plot --extra postgres --extra wandb
 COPY evalcore evalcore
 COPY include include
