@@ -130,7 +130,7 @@ def _install_compose() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "lists" / "partial").mkdir(parents=True)
-        source = f"deb [signed-by={keys}] http://deb.debian.org/debian {COMPOSE_DEBIAN} main\n"
+        source = f"deb [signed-by={keys}] {_mirror()} {COMPOSE_DEBIAN} main\n"
         (folder / "sources.list").write_text(source)
         options = {
             "Dir::Etc::SourceList": folder / "sources.list",
@@ -147,6 +147,14 @@ def _install_compose() -> None:
         subprocess.run(["dpkg-deb", "-x", str(package), f"{folder}/x"], check=True)
         PLUGINS.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "x/usr/libexec/docker/cli-plugins/docker-compose", PLUGINS)
+
+
+def _mirror() -> str:
+    """Where this Debian's own packages come from: the next one's are in the same place."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    release = _system("VERSION_CODENAME")
+    return next(line.split()[0] for line in listed.splitlines() if line.split()[1] == release)
 
 
 def main() -> int:
