@@ -58,10 +58,10 @@ cluster-packages: $(INSTALLED) ## install what that needs (as root, with apt), o
 test: lint ## all tests, those on the real Airflow and Slurm included
 	@# Installs what they need where it may; what cannot be had is said, and fails on CI.
 	@$(BIN)/python include/demo/packages.py tests || test "$$CI" != true
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: $(INSTALLED) ## the tests that take under a minute together
-	$(BIN)/pytest -m "not slow and not e2e"
+	$(BIN)/pytest -n 2 -m "not slow and not e2e"
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
