@@ -143,7 +143,8 @@ def plan(config: EvalConfig, *, is_there: bool = True) -> Plan:
 def _checkpoint_to_be(config: EvalConfig) -> Checkpoint:
     folder = Path(str(config.checkpoint))
     run = path_component(config.training_run or folder.parent.name, "training run")
-    return Checkpoint(path=str(folder), run=run, name=folder.name, step=config.step, digest="")
+    name = path_component(config.name or folder.name, "checkpoint")
+    return Checkpoint(path=str(folder), run=run, name=name, step=config.step, digest="")
 
 
 def _jobs(config: EvalConfig) -> list[EvalConfig]:

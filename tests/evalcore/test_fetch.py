@@ -320,6 +320,8 @@ def test_the_rest_of_a_request_is_checked_first(hub: Hub, tmp_path: Path) -> Non
     results = tmp_path / "results" / "olmo" / "step1000" / "tiny-arithmetic"
     assert f"evalcore grade {results}" in lines  # whose settings nobody knows before it is here
     assert lines[0].startswith(f"evalcore convert checkpoint={good.checkpoint} ")
+    named = outlook(good.model_copy(update={"name": "other"})).commands
+    assert f"evalcore grade {results.parents[1] / 'other' / 'tiny-arithmetic'}" in named.splitlines()
     with pytest.raises(ConfigError, match="unknown benchmark 'nope'"):
         outlook(
             good.model_copy(update=dict(config(tmp_path, benchmarks="nope:1"), checkpoint=good.checkpoint))
