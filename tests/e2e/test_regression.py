@@ -101,7 +101,7 @@ def test_a_loss_is_confirmed_on_fresh_seeds_and_told_once(
     # The same evaluation looked at again is neither confirmed nor told again.
     airflow.clear(EVALUATION, worse, "compare")
     assert airflow.wait(EVALUATION, worse, timeout=LONG) == "success"
-    assert states(airflow, EVALUATION, worse)["confirm"] == ["skipped"]
+    assert states(airflow, EVALUATION, worse)["confirm"] == ["removed"], "there is none to start any more"
     assert len(alerted.received) == 1
 
 
