@@ -33,7 +33,7 @@ from evalcore.config import EvalConfig
 from evalcore.errors import CheckpointError, EvalError, ResultsError
 from evalcore.plan import plan
 from evalcore.processes import locked
-from evalcore.remote import FULL, Remote, Unavailable
+from evalcore.sources.remote import FULL, Remote, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,11 @@ def resolve(url: str) -> Remote:
     """
     # Here: each imports what the others need not wait for.
     if is_stored(url):
-        from evalcore.stores import remote
+        from evalcore.sources.object_store import remote
     elif url.startswith("hf://"):
-        from evalcore.revisions import remote
+        from evalcore.sources.hub import remote
     else:
-        from evalcore.artifacts import remote
+        from evalcore.sources.wandb import remote
     return remote(url)
 
 

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from evalcore.artifacts import Artifacts
 from evalcore.discovery import ClusterFolder, Folder, Found, Listing, Place, is_finished, listing_of, missing
 from evalcore.errors import CheckpointError, EvalError
 from evalcore.fetch import is_stored, resolve
-from evalcore.remote import Remote, asked
-from evalcore.revisions import Revisions
 from evalcore.slurm.cluster import Cluster
-from evalcore.stores import stored, without_connection
+from evalcore.sources.hub import Revisions
+from evalcore.sources.object_store import stored, without_connection
+from evalcore.sources.remote import Remote, asked
+from evalcore.sources.wandb import Artifacts
 from evalcore.tracked import Tracked
 from hooks.backends import backend
 

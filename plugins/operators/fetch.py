@@ -55,7 +55,7 @@ class FetchOperator(JobOperator, SkipMixin):
         try:
             return self._fetch(context)
         except EvalError as error:
-            from evalcore.remote import Unavailable  # here: as in _fetch
+            from evalcore.sources.remote import Unavailable  # here: as in _fetch
 
             context["ti"].xcom_push(XCOM_FAILURE, str(error))
             if isinstance(error, Unavailable):

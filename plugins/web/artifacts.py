@@ -16,10 +16,10 @@ from airflow.exceptions import DagRunAlreadyExists
 from airflow.utils.types import DagRunTriggeredByType
 from fastapi import APIRouter, Body, Depends, HTTPException
 
-from evalcore.artifacts import Artifacts
 from evalcore.discovery import find, request
 from evalcore.errors import EvalError
 from evalcore.publish import DAG_ID
+from evalcore.sources.wandb import Artifacts
 from evalcore.tracked import COLLECTION, Tracked, followed
 
 router = APIRouter()

@@ -16,7 +16,7 @@ from evalcore.fetch import command, folder_of
 from evalcore.jobs import State
 from evalcore.manifest import Manifest
 from evalcore.profiles import load_profiles
-from evalcore.stores import remote as stored
+from evalcore.sources.object_store import remote as stored
 from evalcore.summarize import Scorecard
 from hooks.backends import backend
 from hub import Hub, Model

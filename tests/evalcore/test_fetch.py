@@ -23,7 +23,7 @@ from evalcore.checkpoints import digest, load_checkpoint
 from evalcore.config import EvalConfig, load_config
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.fetch import Outlook, fetch, fetched, folder_of, outlook, placed, planned, resolve
-from evalcore.remote import File, Remote, Unavailable
+from evalcore.sources.remote import File, Remote, Unavailable
 from hub import Hub, Model
 from tiny_folder import write_checkpoint
 from waiting import until
@@ -283,7 +283,7 @@ def test_a_disk_that_is_full_while_the_hub_is_asked_is_not_the_hubs_fault(
 
 
 def test_names_that_lead_elsewhere_are_not_read(local: Remote) -> None:
-    from evalcore.remote import remote_of
+    from evalcore.sources.remote import remote_of
 
     listed = {
         **local.files,

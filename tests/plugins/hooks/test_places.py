@@ -10,10 +10,10 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 
-from evalcore.artifacts import Artifacts
 from evalcore.discovery import ClusterFolder, Folder, find
 from evalcore.errors import CheckpointError
-from evalcore.revisions import Revisions
+from evalcore.sources.hub import Revisions
+from evalcore.sources.wandb import Artifacts
 from evalcore.tracked import Tracked
 from hooks.places import ObjectStore, place_of
 from tiny_folder import write_checkpoint

@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 )
 
 from evalcore import fetch
-from evalcore.remote import Unavailable
+from evalcore.sources.remote import Unavailable
 from operators.fetch import FetchOperator
 from operators.plan import PlanOperator
 from task_instance import TaskInstance

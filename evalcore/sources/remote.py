@@ -4,7 +4,7 @@
 >>> remote.run, remote.name, remote.step, remote.revision
 ('OLMo-2-0425-1B', 'step1000-tokens3B', 1000, '3f2a9c1db2f0')
 
-Made by ``revisions``, ``artifacts`` and ``stores``, each through its source's own library.
+Made by ``hub``, ``wandb`` and ``object_store``, each through its source's own library.
 """
 
 from __future__ import annotations

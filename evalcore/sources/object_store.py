@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from evalcore.discovery import step_of
 from evalcore.errors import CheckpointError, ConfigError
-from evalcore.remote import File, Remote, asked, remote_of
+from evalcore.sources.remote import File, Remote, asked, remote_of
 
 # By which stores tell a file from the same one at another time; the first there is.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
@@ -26,7 +26,7 @@ def remote(url: str) -> Remote:
 
     Raises:
         ConfigError: fsspec, or the library of this kind of store, is not installed.
-        CheckpointError: as ``evalcore.remote``.
+        CheckpointError: as ``evalcore.sources.remote``.
     """
     try:
         import fsspec
@@ -53,7 +53,7 @@ def stored(url: str, fs: Any, path: str) -> Remote:
     """The checkpoint in a folder of a file system of fsspec's.
 
     Raises:
-        CheckpointError: as ``evalcore.remote``.
+        CheckpointError: as ``evalcore.sources.remote``.
     """
     path = path.rstrip("/")
 

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from evalcore.discovery import find
 from evalcore.errors import CheckpointError
-from evalcore.revisions import Revisions
+from evalcore.sources.hub import Revisions
 from evalcore.tracked import Tracked
 from hub import Hub, Model
 from tiny_folder import write_checkpoint

@@ -21,9 +21,9 @@ from urllib.parse import quote
 
 from evalcore.discovery import Found, Listing, listing_of, missing, step_of
 from evalcore.errors import CheckpointError, ConfigError
-from evalcore.remote import File, Remote, asked, remote_of
+from evalcore.sources.remote import File, Remote, asked, remote_of
+from evalcore.sources.tree import Tree
 from evalcore.tracked import REPOSITORY
-from evalcore.trees import Tree
 
 
 class Revisions:
@@ -90,7 +90,7 @@ class Revisions:
             yield
 
     def remote(self, revision: str) -> Remote:
-        """The checkpoint of a revision, at the commit that it is at now. CheckpointError, as ``evalcore.remote``."""
+        """The checkpoint of a revision, at the commit that it is at now. CheckpointError, as ``sources.remote``."""
         from huggingface_hub.hf_api import RepoFile
 
         with self._asked():
@@ -115,7 +115,7 @@ def remote(url: str) -> Remote:
 
     Raises:
         ConfigError: the client is not installed.
-        CheckpointError: as ``evalcore.remote``.
+        CheckpointError: as ``evalcore.sources.remote``.
     """
     found = re.fullmatch(rf"hf://({REPOSITORY})(?:@([^@]+))?", url)
     if not found:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evalcore.completeness import check_complete
-from evalcore.trees import Tree
+from evalcore.sources.tree import Tree
 from tiny_folder import write_checkpoint
 
 

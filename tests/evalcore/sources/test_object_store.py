@@ -10,8 +10,8 @@ import pytest
 
 from evalcore.errors import CheckpointError, ConfigError
 from evalcore.fetch import fetch, resolve
-from evalcore.remote import Unavailable
-from evalcore.stores import without_connection
+from evalcore.sources.object_store import without_connection
+from evalcore.sources.remote import Unavailable
 from tiny_folder import write_checkpoint
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from evalcore.completeness import METADATA
 from evalcore.discovery import Found, Listing, listing_of
 from evalcore.errors import CheckpointError, ConfigError
-from evalcore.remote import File, Remote, asked, remote_of
+from evalcore.sources.remote import File, Remote, asked, remote_of
 from evalcore.tracked import COLLECTION
 
 _INDEX = "model.safetensors.index.json"
@@ -95,7 +95,7 @@ class Artifacts:
             yield
 
     def remote(self) -> Remote:
-        """The version that the alias is at now. CheckpointError, as ``evalcore.remote``."""
+        """The version that the alias is at now. CheckpointError, as ``evalcore.sources.remote``."""
         found = self.list().found
         if not found:
             raise CheckpointError(f"wandb://{self.collection}:{self.alias}: its name is no folder's")
@@ -118,7 +118,7 @@ def remote(url: str) -> Remote:
 
     Raises:
         ConfigError: wandb is not installed.
-        CheckpointError: as ``evalcore.remote``.
+        CheckpointError: as ``evalcore.sources.remote``.
     """
     collection = url.removeprefix("wandb://")
     if ":" not in collection or not re.fullmatch(COLLECTION, collection):

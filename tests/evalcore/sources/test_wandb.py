@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import wandb_server
-from evalcore.artifacts import Artifacts
 from evalcore.discovery import Findings, find
 from evalcore.errors import CheckpointError
 from evalcore.fetch import fetch, resolve
-from evalcore.remote import Unavailable
+from evalcore.sources.remote import Unavailable
+from evalcore.sources.wandb import Artifacts
 from evalcore.tracked import Tracked
 from tiny_folder import write_checkpoint
 from wandb_server import Version
