@@ -15,7 +15,8 @@ from datetime import timedelta
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG
 
-from operators.discover import XCOM_FAILURES, DiscoverOperator, DiscoveryFailuresOperator
+from operators.discover import DiscoverOperator
+from operators.failures import FailuresOperator
 
 EVALUATION = "evaluate_checkpoint"
 
@@ -38,10 +39,7 @@ with DAG(
         skip_when_already_exists=True,
         openlineage_inject_parent_info=False,
     ).expand_kwargs(discover.output)
-    failures = DiscoveryFailuresOperator(
-        task_id="failures",
-        failures=discover.output[XCOM_FAILURES],
-        trigger_rule="none_failed",
-        retries=0,
+    failures = FailuresOperator(
+        task_id="failures", told_by=["discover"], trigger_rule="none_failed", retries=0
     )
-    evaluate >> failures
+    [discover, evaluate] >> failures

@@ -17,7 +17,8 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, CronTriggerTimetable
 
 from operators.alert import AlertOperator
-from operators.nightly import CanariesOperator, NightFailuresOperator, StackOperator, SweepOperator
+from operators.failures import FailuresOperator
+from operators.nightly import CanariesOperator, StackOperator, SweepOperator
 
 EVALUATION = {
     "trigger_dag_id": "evaluate_checkpoint",
@@ -60,7 +61,7 @@ with DAG(
     ).expand(conf=stack.output)
     models = SweepOperator(task_id="models", trigger_rule="all_done")
     evaluate = TriggerDagRunOperator.partial(task_id="evaluate", **EVALUATION).expand_kwargs(models.output)
-    failures = NightFailuresOperator(
+    failures = FailuresOperator(
         task_id="failures", told_by=["canaries", "models"], trigger_rule="all_done", retries=0
     )
     canary >> stack >> [alert, acknowledge, models]

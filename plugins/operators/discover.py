@@ -11,15 +11,14 @@ from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore.backends import Unreachable
 from evalcore.errors import ConfigError, EvalError
+from operators.failures import XCOM_FAILURES
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-XCOM_FAILURES = "failures"
 _AT_ONCE = 200
 """New runs a round. Airflow maps a task 1,024 times at most, and each takes some tenths of a second."""
 _IDS = 100  # that go into the address of one request
@@ -29,7 +28,7 @@ class DiscoverOperator(BaseOperator):
     """Returns ``{trigger_run_id, conf}`` of each complete checkpoint that has no run of ``trigger_dag_id`` yet.
 
     At most some hundred, the oldest steps first and the training runs in turn; the rest comes next time. What
-    cannot be read is left for ``DiscoveryFailuresOperator`` in the XCom ``failures``, and the others go on.
+    cannot be read is left for ``FailuresOperator``, and the others go on.
     """
 
     ui_color = "#f3ecfa"
@@ -79,20 +78,6 @@ class DiscoverOperator(BaseOperator):
             return set(ids)
         half = len(ids) // 2
         return self._unknown(ti, ids[:half]) | self._unknown(ti, ids[half:])
-
-
-class DiscoveryFailuresOperator(BaseOperator):
-    """Fails the run if a training run could not be followed, after the others were."""
-
-    template_fields = ("failures",)
-
-    def __init__(self, *, failures: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.failures = failures
-
-    def execute(self, context: Context) -> None:
-        if self.failures:
-            raise AirflowFailException("; ".join(self.failures))
 
 
 def _in_turn(lists: Iterable[list[dict[str, Any]]]) -> Iterable[dict[str, Any]]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore.backends import Unreachable
 from evalcore.errors import ConfigError, EvalError
+from operators.failures import XCOM_FAILURES
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow.sdk.definitions.context import Context
-
-XCOM_FAILURES = "failures"
 
 
 class CanariesOperator(BaseOperator):
@@ -64,7 +62,7 @@ class StackOperator(BaseOperator):
 class SweepOperator(BaseOperator):
     """Returns ``{trigger_run_id, conf}`` of the run of evaluate_checkpoint of each tracked model's newest checkpoint.
 
-    What cannot be read is left for ``DiscoveryFailuresOperator`` in the XCom ``failures``, and the others go on.
+    What cannot be read is left for ``FailuresOperator``, and the others go on.
     """
 
     ui_color = "#f3ecfa"
@@ -95,29 +93,6 @@ class SweepOperator(BaseOperator):
             self.log.error("%s", failure)
         context["ti"].xcom_push(XCOM_FAILURES, failures)
         return runs
-
-
-class NightFailuresOperator(BaseOperator):
-    """Fails the run if a canary or a model could not be evaluated, after the others were.
-
-    :param told_by: the tasks that left failures in their XCom.
-    """
-
-    def __init__(self, *, told_by: list[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.told_by = told_by
-
-    def execute(self, context: Context) -> None:
-        ti = context["ti"]
-        failures = [
-            str(failure)
-            for task in self.told_by
-            for failure in ti.xcom_pull(task_ids=task, key=XCOM_FAILURES) or []
-        ]
-        failed = [t for t in ti.get_task_breadcrumbs(ti.dag_id, ti.run_id) if t["state"] == "failed"]
-        failures += [f"{t['task_id']} {t['map_index']}: see its run" for t in failed]
-        if failures:
-            raise AirflowFailException("; ".join(failures))
 
 
 def _night(context: Context) -> datetime:

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import structlog.testing
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore.backends import Unreachable
 from evalcore.config import EvalConfig
 from evalcore.discovery import Folder
 from evalcore.slurm.cluster import Cluster
 from operators import discover
-from operators.discover import DiscoverOperator, DiscoveryFailuresOperator
+from operators.discover import DiscoverOperator
 from operators.plan import config_from_params
 from task_instance import TaskInstance
 from tiny_folder import write_checkpoint
@@ -152,10 +151,3 @@ def test_what_cannot_be_looked_at_is_said_after_the_others(
     assert wrong.startswith("tracked a-wrong: unknown key 'suit'")
     assert far == "b-away: login01: timed out"
     assert gone == f"c-gone: {folder / 'c-gone'}: no such folder"
-    with DAG("d", schedule=None):
-        task = DiscoveryFailuresOperator(task_id="failures", failures=ti.xcoms["failures"])
-    nothing: Any = {}
-    with pytest.raises(AirflowFailException, match="timed out; c-gone: "):
-        task.execute(nothing)
-    task.failures = []
-    task.execute(nothing)
