@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param
 
-from operators.alert import AlertOperator
 from operators.confirm import ConfirmOperator, SettleOperator
+from operators.runs import evaluated, told
 
 with DAG(
     dag_id="confirm_regression",
@@ -38,30 +37,7 @@ with DAG(
     default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
 ) as dag:
     confirm = ConfirmOperator(task_id="confirm")
-    again = TriggerDagRunOperator.partial(
-        task_id="again",
-        trigger_dag_id="evaluate_checkpoint",
-        # Tried again, a run goes on where it was.
-        reset_dag_run=True,
-        wait_for_completion=True,
-        deferrable=True,
-        poke_interval=10,
-        openlineage_inject_parent_info=False,
-    ).expand_kwargs(confirm.output)
+    again = evaluated("again", confirm.output)
     settle = SettleOperator(task_id="settle", confirmed_by="again", trigger_rule="all_done")
-    alert = AlertOperator.partial(
-        task_id="alert",
-        retries=8,
-        retry_delay=timedelta(seconds=30),
-        retry_exponential_backoff=True,
-        max_retry_delay=timedelta(hours=1),
-    ).expand_kwargs(settle.output)
-    acknowledge = TriggerDagRunOperator.partial(
-        task_id="acknowledge",
-        trigger_dag_id="acknowledge_alert",
-        trigger_run_id="acknowledge__{{ run_id }}",
-        skip_when_already_exists=True,
-        openlineage_inject_parent_info=False,
-    ).expand(conf=settle.output)
     confirm >> again >> settle
-    settle >> [alert, acknowledge]
+    settle >> told(settle.output)

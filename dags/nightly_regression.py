@@ -13,22 +13,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, CronTriggerTimetable
 
-from operators.alert import AlertOperator
 from operators.failures import FailuresOperator
 from operators.nightly import CanariesOperator, StackOperator, SweepOperator
-
-EVALUATION = {
-    "trigger_dag_id": "evaluate_checkpoint",
-    # Tried again, a run goes on where it was.
-    "reset_dag_run": True,
-    "wait_for_completion": True,
-    "deferrable": True,
-    "poke_interval": 10,
-    "openlineage_inject_parent_info": False,
-}
+from operators.runs import evaluated, told
 
 with DAG(
     dag_id="nightly_regression",
@@ -43,26 +32,12 @@ with DAG(
     default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
 ) as dag:
     canaries = CanariesOperator(task_id="canaries")
-    canary = TriggerDagRunOperator.partial(task_id="canary", **EVALUATION).expand_kwargs(canaries.output)
+    canary = evaluated("canary", canaries.output)
     stack = StackOperator(task_id="stack", trigger_rule="all_done")
-    alert = AlertOperator.partial(
-        task_id="alert",
-        retries=8,
-        retry_delay=timedelta(seconds=30),
-        retry_exponential_backoff=True,
-        max_retry_delay=timedelta(hours=1),
-    ).expand_kwargs(stack.output)
-    acknowledge = TriggerDagRunOperator.partial(
-        task_id="acknowledge",
-        trigger_dag_id="acknowledge_alert",
-        trigger_run_id="acknowledge__{{ run_id }}",
-        skip_when_already_exists=True,
-        openlineage_inject_parent_info=False,
-    ).expand(conf=stack.output)
     models = SweepOperator(task_id="models", trigger_rule="all_done")
-    evaluate = TriggerDagRunOperator.partial(task_id="evaluate", **EVALUATION).expand_kwargs(models.output)
+    evaluate = evaluated("evaluate", models.output)
     failures = FailuresOperator(
         task_id="failures", told_by=["canaries", "models"], trigger_rule="all_done", retries=0
     )
-    canary >> stack >> [alert, acknowledge, models]
+    canary >> stack >> [*told(stack.output), models]
     evaluate >> failures

@@ -81,3 +81,13 @@ def test_only_telling_is_tried_for_long(dags: dict[str, DAG]) -> None:
     for name in ("confirm_regression", "nightly_regression"):
         retries = {task.task_id: task.retries for task in dags[name].tasks}
         assert {task: number for task, number in retries.items() if number not in (0, 2)} == {"alert": 8}
+
+
+def test_somebody_is_asked_to_acknowledge_once_a_run(dags: dict[str, DAG]) -> None:
+    for name in ("confirm_regression", "nightly_regression"):
+        given = dags[name].get_task("acknowledge").partial_kwargs
+        assert given["trigger_dag_id"] in dags
+        assert (given["trigger_run_id"], given["skip_when_already_exists"]) == (
+            "acknowledge__{{ run_id }}",
+            True,
+        )
