@@ -12,11 +12,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from evalcore.history.alarms import Alarms
 from evalcore.tracked import Baseline
 
 if TYPE_CHECKING:
-    from evalcore.history.store import Evaluation
+    from evalcore.history.store import Evaluation, History
     from evalcore.metrics import Estimate
+
+
+def baseline_of(
+    history: History, policy: Baseline, evaluation: Evaluation, others: Iterable[Evaluation]
+) -> Evaluation | None:
+    """As ``choose``, with what somebody has promoted, as the history knows it."""
+    promoted = Alarms(history).promoted(evaluation.checkpoint.run, evaluation.benchmark)
+    first = None if promoted is None else history.evaluation(promoted)
+    return choose(policy, evaluation, others, first)
 
 
 def choose(

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from evalcore.baseline import choose, score
+from evalcore.baseline import baseline_of, score
 from evalcore.compare import aligned
 from evalcore.errors import ConfigError, ResultsError
-from evalcore.history.alarms import Alarms
 from evalcore.history.store import Evaluation, History
 from evalcore.tracked import Baseline
 
@@ -60,18 +59,10 @@ def propose(
         raise ResultsError(f"{run}/{checkpoint} has no step, by which {policy.kind} would find it")
     rows = [("benchmark", "mode", "its baseline", "correct", checkpoint)]
     for it in wanted:
-        old = _compared_with(history, policy, it, evaluations)
+        old = baseline_of(history, policy, it, evaluations)
         mode = it.mode.evaluation_mode if it.mode else "unknown"
         rows.append((it.benchmark, mode, old.checkpoint.name if old else "none", _share(old), _share(it)))
     return Proposal([it.id for it in wanted], "\n".join(aligned(rows)))
-
-
-def _compared_with(
-    history: History, policy: Baseline, evaluation: Evaluation, others: Collection[Evaluation]
-) -> Evaluation | None:
-    promoted = Alarms(history).promoted(evaluation.checkpoint.run, evaluation.benchmark)
-    first = None if promoted is None else history.evaluation(promoted)
-    return choose(policy, evaluation, others, first)
 
 
 def _share(evaluation: Evaluation | None) -> str:

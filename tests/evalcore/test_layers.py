@@ -17,8 +17,10 @@ MODULES = sorted(
 ON_THE_HISTORY = (
     "evalcore.history.",
     "evalcore.alert",
+    "evalcore.baseline",
     "evalcore.canary",
     "evalcore.confirmation",
+    "evalcore.lineage",
     "evalcore.promotion",
 )
 

@@ -1,0 +1,73 @@
+"""A checkpoint as one of its training run: against the baseline it has there, at a level that holds for all of them.
+
+>>> found = judge_checkpoint(history, [recorded.id], cluster="local")
+>>> found.compared.verdict, [alarm.state for alarm in found.alarms]
+(<Verdict.REGRESSED: 'regressed'>, [<State.SUSPECTED: 'suspected'>])
+
+What the file that follows the training run says of baseline, margins and critical benchmarks holds; without one the
+previous step is the baseline and every benchmark critical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evalcore.baseline import baseline_of
+from evalcore.canary import hold
+from evalcore.compare import Comparisons, compare_recorded
+from evalcore.comparison import ALPHA, spent
+from evalcore.confirmation import suspicions
+from evalcore.history.alarms import Alarm, Alarms
+from evalcore.history.store import History
+from evalcore.tracked import Baseline, following
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is said of a checkpoint.
+
+    compared: no benchmarks in it while there is no baseline. alpha: what this comparison may spend. alarms: of what
+    got worse, with what became of each so far. held: why nothing is made of them for the time being, or nothing.
+    """
+
+    compared: Comparisons
+    alpha: float
+    alarms: tuple[Alarm, ...]
+    held: str
+
+
+def judge_checkpoint(history: History, evaluations: Sequence[int], cluster: str) -> Judged:
+    """Compare a checkpoint's evaluations, one of each benchmark, with their baselines; what got worse is an alarm.
+
+    While a canary says that the stack of the cluster has moved, alarms are held.
+
+    Raises:
+        ResultsError: an evaluation is not in the history.
+    """
+    new = [history.evaluation(id_) for id_ in evaluations]
+    run = new[0].checkpoint.run
+    tracked = following(run)
+    policy = tracked.baseline if tracked else Baseline(kind="previous")
+    chosen, nights = [], 1
+    for evaluation in new:
+        others = history.evaluations(benchmark=evaluation.benchmark, fingerprint=evaluation.fingerprint)
+        chosen.append((evaluation, baseline_of(history, policy, evaluation, others)))
+        own = {other.checkpoint.digest for other in others if other.checkpoint.run == run}
+        nights = max(nights, len(own) - 1)
+    # Of all comparisons that a lineage has had, this one may spend so much.
+    alpha = spent(ALPHA, nights)
+    critical = tracked.critical if tracked else ()
+    compared = compare_recorded(
+        history,
+        chosen,
+        margins=tracked.margins if tracked else {},
+        advisory=[it.benchmark for it in new if critical and it.benchmark not in critical],
+        alpha=alpha,
+    )
+    if not compared.benchmarks:
+        return Judged(compared, alpha, (), "")
+    held = hold(history, cluster)
+    worse = [it for it in compared.benchmarks if not critical or it.benchmark in critical]
+    alarms = Alarms(history).raise_(suspicions(worse, chosen), held=held)
+    return Judged(compared, alpha, tuple(alarms), held)
