@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from evalcore.checkpoints import Checkpoint
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import History
-from evalcore.summarize import summarize
-from synthetic_results import Sample, manifest, write
+from evaluations import record
 
-SAMPLES = 4
 GOOD, BAD = [4, 3, 4, 2] * 10, [4, 1, 2, 2] * 10
 MARGIN, ALPHA = 0.01, 0.03
 
@@ -24,22 +23,12 @@ def evaluated(
     *,
     run: str = "llama",
     name: str = "toy",
-    problem: str = "p{}",
-    temperature: float = 0.6,
+    **changed: Any,
 ) -> int:
-    """The id of an evaluation in which problem i has ``right[i]`` of SAMPLES samples right."""
+    """The id of an evaluation; ``changed`` as ``evaluations.record`` has it."""
     called = "final" if step is None else f"step-{step}"
-    checkpoint = Checkpoint(path=f"/ckpt/{called}", run=run, name=called, step=step, digest=f"{run}-{step}")
-    place = folder / run / called / name
-    rows = [
-        Sample(problem.format(i), sample, "7", sample < number)
-        for i, number in enumerate(right)
-        for sample in range(SAMPLES)
-    ]
-    made_by = manifest(len(right), SAMPLES, name=name, checkpoint=checkpoint)
-    sampling = made_by.sampling.model_copy(update={"temperature": temperature})
-    summarize(write(place, made_by.model_copy(update={"sampling": sampling}), rows))
-    return history.record(place).id
+    of = Checkpoint(path=f"/ckpt/{called}", run=run, name=called, step=step, digest=f"{run}-{step}")
+    return record(history, folder, of, right, benchmark=name, **changed)
 
 
 def confirmed(history: History, folder: Path, *, fresh: bool = True, **more: str) -> Alarm:

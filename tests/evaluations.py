@@ -25,20 +25,28 @@ def record(
     *,
     samples: int = 4,
     benchmark: str = "toy",
+    problem: str = "p{}",
     seed: int = 0,
+    temperature: float = 0.6,
     cut_off: int = 0,
     **changed: Any,
 ) -> int:
     """Record an evaluation with so many right samples of each problem; its id.
 
-    cut_off: how many samples of each problem ended at the token limit. changed: parts of the manifest that are other
-    than usual.
+    problem: a pattern of their ids. cut_off: how many samples of each problem ended at the token limit. changed:
+    parts of the manifest that are other than usual.
     """
     made_by = manifest(len(right), samples, name=benchmark, checkpoint=of)
-    sampling = made_by.sampling.model_copy(update={"seed": seed})
+    sampling = made_by.sampling.model_copy(update={"seed": seed, "temperature": temperature})
     made_by = made_by.model_copy(update={"sampling": sampling, **changed})
     rows = [
-        Sample(f"p{i}", s, "7", s < count, fields={"finish_reason": "length" if s < cut_off else "stop"})
+        Sample(
+            problem.format(i),
+            s,
+            "7",
+            s < count,
+            fields={"finish_reason": "length" if s < cut_off else "stop"},
+        )
         for i, count in enumerate(right)
         for s in range(samples)
     ]
