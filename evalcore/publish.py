@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -36,6 +37,7 @@ _ENVIRONMENT = "EVALCORE_AIRFLOW_"
 _ANSWER_SECONDS = 60.0
 _LONGEST_PAUSE = 30.0
 _AWAY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+_VALUE = re.compile(r"[\x21-\x7e]+")
 
 
 class PublishError(EvalError):
@@ -106,8 +108,12 @@ class _Api:
     @classmethod
     def from_environment(cls, patience: float) -> _Api:
         url = os.environ.get(f"{_ENVIRONMENT}URL", "")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            is_whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is no number, half an IPv6 address
+            is_whole = False
+        if not is_whole or not _VALUE.fullmatch(url):
             raise ConfigError(f"{_ENVIRONMENT}URL: set it to the address of Airflow, as https://airflow:8080")
         if parts.username or parts.password:
             raise ConfigError(f"{_ENVIRONMENT}URL has credentials in it; set {_ENVIRONMENT}TOKEN instead")
@@ -120,11 +126,18 @@ class _Api:
             return False
         if status != HTTPStatus.OK:
             raise PublishError(f"{self.url}: run of {dag_id}: {status} {_detail(answer)}")
+        if not _names(answer, body["dag_run_id"]):
+            # A proxy's page, a login: whoever it was, no run was made.
+            raise PublishError(f"{self.url}: run of {dag_id}: what answers there is not Airflow")
         return True
 
     def _token(self) -> str:
         token, user, password = (os.environ.get(f"{_ENVIRONMENT}{n}") for n in ("TOKEN", "USER", "PASSWORD"))
         if token:
+            if not _VALUE.fullmatch(token):
+                raise ConfigError(
+                    f"{_ENVIRONMENT}TOKEN is no token: a space, a line's end or the like is in it"
+                )
             return token
         if not user or not password:
             raise ConfigError(f"set {_ENVIRONMENT}TOKEN, or {_ENVIRONMENT}USER and {_ENVIRONMENT}PASSWORD")
@@ -144,10 +157,14 @@ class _Api:
         pause = 1.0
         while True:
             try:
-                with urllib.request.urlopen(asked, timeout=_ANSWER_SECONDS) as response:
+                with _OPENER.open(asked, timeout=_ANSWER_SECONDS) as response:
                     return response.status, response.read()
             except urllib.error.HTTPError as error:
                 answer = error.read()
+                if elsewhere := 300 <= error.code < 400 and error.headers.get("Location"):
+                    raise PublishError(
+                        f"{self.url}: {error.code}, it is at {elsewhere}: set {_ENVIRONMENT}URL accordingly"
+                    ) from None
                 if error.code < 500 and error.code not in _AWAY:
                     return error.code, answer
                 why = f"{error.code} {_detail(answer)}"
@@ -159,6 +176,23 @@ class _Api:
             log.warning("%s: %s; asking again in %.0f s", self.url, why, pause)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Followed, a POST would become a GET that makes no run, and the token go to whatever host is named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
+def _names(answer: bytes, run_id: str) -> bool:
+    try:
+        return bool(json.loads(answer)["dag_run_id"] == run_id)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _detail(answer: bytes) -> str:

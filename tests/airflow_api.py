@@ -21,7 +21,8 @@ USER, PASSWORD = "trainer", "a-password-that-nothing-may-print"
 class Server:
     """runs: the bodies of what was made, by DAG and run id. faults: answered first, one a request.
 
-    A fault is a status; 0 takes the request, does it, and hangs up without an answer.
+    A fault is a status; 0 takes the request, does it, and hangs up without an answer. elsewhere: where to
+    redirect all requests. gets: the authorization of each GET, which Airflow would answer with a list.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,8 @@ class Server:
         self.runs: dict[str, dict[str, Any]] = {"evaluate_checkpoint": {}}
         self.faults: list[int] = []
         self.asked: list[str] = []
+        self.elsewhere = ""
+        self.gets: list[str | None] = []
 
     def answer(self, path: str, authorization: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if path == "/auth/token":
@@ -57,9 +60,15 @@ def running() -> Iterator[Server]:
         def log_message(self, *_: Any) -> None:
             return
 
+        def do_GET(self) -> None:
+            server.gets.append(self.headers.get("Authorization"))
+            self.reply(200, {"dag_runs": [], "total_entries": 0})
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.asked.append(self.path)
+            if server.elsewhere:
+                return self.reply(302, {}, Location=server.elsewhere + self.path)
             fault = server.faults.pop(0) if server.faults else None
             if fault:
                 return self.reply(fault, {"detail": "away"})
@@ -70,9 +79,11 @@ def running() -> Iterator[Server]:
                 self.close_connection = True
             return None
 
-        def reply(self, status: int, content: dict[str, Any]) -> None:
+        def reply(self, status: int, content: dict[str, Any], **headers: str) -> None:
             text = json.dumps(content).encode()
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)

@@ -138,6 +138,9 @@ def test_what_airflow_refuses_is_said_at_once(
         ("airflow:8080", "set it to the address"),
         ("file:///etc/passwd", "set it to the address"),
         ("http://me:hidden@airflow", "has credentials in it"),
+        ("http://[airflow", "set it to the address"),
+        ("http://airflow:port", "set it to the address"),
+        ("http://airflow:8080 ", "set it to the address"),
     ],
 )
 def test_an_address_that_cannot_be(
@@ -162,3 +165,31 @@ def test_the_command_says_what_it_did_and_no_secret(
         assert said.out.startswith("run ckpt__llama__step-1500__")
         assert said.out.endswith(f" {ending}\n")
         assert TOKEN not in said.out + said.err
+
+
+def test_a_redirect_is_no_run_and_gets_no_token(server: Server, checkpoint: Path) -> None:
+    with airflow_api.running() as other:
+        server.elsewhere = other.url
+        with pytest.raises(PublishError, match=f"302, it is at {other.url}.*: set EVALCORE_AIRFLOW_URL"):
+            publish.publish(str(checkpoint), "llama")
+        assert not other.asked
+        assert not other.gets
+
+
+def test_whatever_else_answers_has_made_no_run(
+    server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "answer", lambda *_: (200, {"message": "please log in"}))
+    with pytest.raises(PublishError, match="what answers there is not Airflow"):
+        publish.publish(str(checkpoint), "llama")
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\n", f"{TOKEN}\u4e2d"])
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", token)
+    with pytest.raises(ConfigError, match="EVALCORE_AIRFLOW_TOKEN is no token") as error:
+        publish.publish(str(checkpoint), "llama")
+    assert TOKEN not in str(error.value)
+    assert not server.asked
