@@ -187,9 +187,16 @@ class _Side:
 
 
 def _read(folder: Path) -> dict[str, _Side]:
-    sides = {}
+    sides: dict[str, _Side] = {}
     for place in benchmark_folders(folder):
         side = _Side(Manifest.load(place), Scorecard.load(place), ProblemCounts.load(place))
+        if (other := sides.get(side.card.benchmark)) is not None:
+            names = " and ".join(
+                f"{it.manifest.checkpoint.run}/{it.manifest.checkpoint.name}" for it in (other, side)
+            )
+            raise ResultsError(
+                f"{folder}: {side.card.benchmark} is there of {names}; give the folder of one checkpoint"
+            )
         sides[side.card.benchmark] = side
     return sides
 

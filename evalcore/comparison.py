@@ -19,9 +19,18 @@ from enum import StrEnum
 from fractions import Fraction
 
 import numpy as np
-from scipy import stats
 
+from evalcore.errors import ConfigError
 from evalcore.metrics import mean
+
+try:
+    from scipy import stats
+except ModuleNotFoundError as error:
+    if error.name != "scipy":
+        raise
+    raise ConfigError(
+        "a comparison needs scipy, which is not installed: pip install 'evalcore[compare]'"
+    ) from error
 
 ALPHA = 0.05
 """How often, at most, a lineage of checkpoints of which none is worse may have a false alarm, over all nights."""
@@ -220,6 +229,9 @@ def _needed(pairs: Sequence[Pair], labels: Sequence[str], above: float, alpha: f
     wanted = (abs(above) / float(stats.t.isf(alpha, clusters - 1))) ** 2
     variance = estimate.std_err**2
     more = math.ceil(len(pairs) * (variance / wanted - 1))
+    if more <= 0:
+        # Signs are few, or all differences are one: it is not the error that is too large.
+        return "more problems"
     problems = f"{more:,} more problems" if more <= 100 * len(pairs) else "far more problems"
     sampled = [pair for pair in pairs if pair.n > 1 and pair.base_n > 1]
     if not sampled:

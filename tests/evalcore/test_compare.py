@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -239,3 +241,23 @@ def test_the_command_prints_it_and_its_exit_code_is_the_verdict(tmp_path: Path) 
     assert (done.exit_code, "| ok" in done.stdout) == (0, True)
     done = CliRunner().invoke(app, ["compare", str(new), str(base), "--margin", "nothing=0.6"])
     assert done.exit_code != 0
+
+
+def test_of_a_folder_of_several_checkpoints_none_is_chosen(tmp_path: Path) -> None:
+    for step in (900, 1500):
+        results(tmp_path, "toy", [4] * 9, step=step)
+    with pytest.raises(
+        ResultsError, match=r"toy is there of tiny/step-1500 and tiny/step-900; give the folder"
+    ):
+        compare_folders(tmp_path, tmp_path / "step-900")
+
+
+def test_without_scipy_it_is_said_how_to_install_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['scipy'] = None; from evalcore.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "compare", tmp_path, tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "evalcore: error: a comparison needs scipy, which is not installed: pip install 'evalcore[compare]'\n"
+    )

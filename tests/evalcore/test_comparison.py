@@ -192,3 +192,10 @@ def test_a_verdict_holds_for_all_together() -> None:
     # What was fine alone stays so.
     fine = compare(pairs_of(*[0.125] * 40), margin=0.01)
     assert together({"a": fine}, critical=["a"])["a"].verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(("c", "base_c"), [(0, 0), (4, 4), (0, 4), (4, 0)])
+@pytest.mark.parametrize("problems", [1, 2, 3, 4])
+def test_what_is_needed_is_never_less_than_nothing(problems: int, c: int, base_c: int) -> None:
+    found = compare([Pair(f"p{i}", 4, c, 4, base_c) for i in range(problems)], margin=0.01)
+    assert (found.verdict, found.needed) == (Verdict.INCONCLUSIVE, "more problems")
