@@ -37,7 +37,7 @@ with DAG(
     models = SweepOperator(task_id="models", trigger_rule="all_done")
     evaluate = evaluated("evaluate", models.output)
     failures = FailuresOperator(
-        task_id="failures", told_by=["canaries", "models"], trigger_rule="all_done", retries=0
+        task_id="failures", told_by=["canaries", "stack", "models"], trigger_rule="all_done", retries=0
     )
     canary >> stack >> [*told(stack.output), models]
     evaluate >> failures

@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalcore import include
+from evalcore.checkpoints import path_component
 from evalcore.compare import Compared, compare_recorded
 from evalcore.comparison import ALPHA, Pair, Verdict, compare, spent, together
 from evalcore.config import validated
-from evalcore.errors import ConfigError
+from evalcore.errors import CheckpointError, ConfigError
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import Evaluation, History
 from evalcore.tracked import Watched, check
@@ -39,14 +40,20 @@ class Canary(Watched):
 
 def canaries() -> Iterator[tuple[str, Canary | ConfigError]]:
     """The enabled ones by name; in place of a file that cannot be used, the reason."""
+    seen: dict[str, str] = {}
     for name in include.names(_KIND):
         where = f"canary {name}"
         try:
+            if path_component(lineage(name), "name") != lineage(name):
+                # Results and history would have it under another name, and nobody would find it there.
+                raise ConfigError(f"{where}: letters, digits and . _ + = - make a name; rename the file")
             canary = validated(Canary, include.load(_KIND, name)[1], where)
             if canary.enabled:
                 check(where, canary, margins=canary.margins)
-        except ConfigError as error:
-            yield name, error
+                if (first := seen.setdefault(lineage(name), name)) != name:
+                    raise ConfigError(f"{where}: its nights would be those of {first}; rename the file")
+        except (CheckpointError, ConfigError) as error:
+            yield name, ConfigError(str(error))
             continue
         if canary.enabled:
             yield name, canary
@@ -85,7 +92,8 @@ def judge_stack(history: History, name: str, canary: Canary, night: datetime) ->
     """Whether a canary's numbers moved: the alarms of this night, confirmed, of which somebody is to be told.
 
     A canary asks with the same seeds every night, and its problems are paired, so that chance alone hardly moves
-    it; both directions are tested. Alarms of earlier nights are refuted where the numbers are back.
+    it; both directions are tested. Alarms of earlier nights are refuted where the numbers are back. Of later nights
+    nothing counts: judged again, a night is judged as it was. What has no earlier night is for ``unwatched`` to say.
     """
     run = lineage(name)
     evaluations = history.evaluations(run=run)
@@ -94,14 +102,15 @@ def judge_stack(history: History, name: str, canary: Canary, night: datetime) ->
     before = [(new, base) for new, base in paired if base is not None]
     if not before:
         return []
-    nights = len({it.checkpoint.name for it in evaluations if it.fingerprint == tonight[0].fingerprint})
-    alpha = spent(ALPHA, max(1, nights - 1))
+    alike = {new.fingerprint: {it.checkpoint.name for it in _before(new, evaluations)} for new, _ in before}
+    alpha = spent(ALPHA, max(map(len, alike.values())))
     compared = compare_recorded(history, before, margins=canary.margins)
     moved = set(_moved(compared.benchmarks, alpha))
     by_name = {it.benchmark: it for it in compared.benchmarks}
     alarms = Alarms(history)
     for alarm in alarms.find(run=run, kind=Kind.CANARY, state=State.CONFIRMED):
-        if alarm.benchmark in by_name and alarm.benchmark not in moved:
+        is_earlier = alarm.checkpoint.name <= night_name(night)
+        if is_earlier and alarm.benchmark in by_name and alarm.benchmark not in moved:
             alarms.settle(alarm.id, State.REFUTED, reason=f"back where it was on {night_name(night)}")
     new = [
         Suspicion(Kind.CANARY, new.id, base.id, by_name[new.benchmark].found.margin, alpha)
@@ -118,6 +127,34 @@ def judge_stack(history: History, name: str, canary: Canary, night: datetime) ->
             alarm = alarms.settle(alarm.id, State.CONFIRMED, reason=reason)
         told.append(alarm)
     return [alarm for alarm in told if alarm.state is State.CONFIRMED]
+
+
+class Unwatched(NamedTuple):
+    """Why a canary says nothing of the stack, or not of all. changed: its checkpoint is another one since tonight."""
+
+    reason: str
+    changed: bool
+
+
+def unwatched(history: History, name: str, night: datetime) -> Unwatched | None:
+    """What ``judge_stack`` could not look at; None if that is nothing.
+
+    Without it a checkpoint that was overwritten, or a suite that was changed, would pass for a stack that stayed.
+    """
+    evaluations = history.evaluations(run=lineage(name))
+    tonight = [it for it in evaluations if it.checkpoint.name == night_name(night) and it.complete]
+    if not tonight:
+        return Unwatched(f"canary {name}: there is no whole evaluation of it tonight", changed=False)
+    earlier = [it for it in evaluations if it.complete and it.checkpoint.name < night_name(night)]
+    digest = tonight[0].checkpoint.digest
+    if earlier and digest not in {it.checkpoint.digest for it in earlier}:
+        path = tonight[0].checkpoint.path
+        reason = f"what lies at {path} is not the checkpoint of the nights before; from tonight on that is the canary"
+        return Unwatched(f"canary {name}: {reason}", changed=True)
+    if first := sorted(it.benchmark for it in tonight if _baseline(history, it, evaluations) is None):
+        reason = f"of {', '.join(first)} this is the first night, as it is asked now"
+        return Unwatched(f"canary {name}: {reason}", changed=False)
+    return None
 
 
 def hold(history: History, cluster: str) -> str:
@@ -137,18 +174,22 @@ def hold(history: History, cluster: str) -> str:
 
 
 def _baseline(history: History, new: Evaluation, evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The promoted evaluation, or else the first: of the same problems, asked in the same way."""
-    alike = [
+    """The promoted evaluation, or else the first: of the same problems, asked in the same way, of earlier nights."""
+    alike = _before(new, evaluations)
+    promoted = Alarms(history).promoted(new.checkpoint.run, new.benchmark)
+    first = min(alike, key=lambda it: it.checkpoint.name, default=None)
+    return next((it for it in alike if it.id == promoted), first)
+
+
+def _before(new: Evaluation, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    return [
         it
         for it in evaluations
         if (it.benchmark, it.fingerprint) == (new.benchmark, new.fingerprint)
         and it.complete
-        and it.id != new.id
+        and it.checkpoint.name < new.checkpoint.name
         and it.checkpoint.digest == new.checkpoint.digest
     ]
-    promoted = Alarms(history).promoted(new.checkpoint.run, new.benchmark)
-    first = min(alike, key=lambda it: it.evaluated_at, default=None)
-    return next((it for it in alike if it.id == promoted), first)
 
 
 def _moved(benchmarks: Sequence[Compared], alpha: float) -> Iterator[str]:

@@ -288,6 +288,9 @@ def validated(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
         message = f"{where}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}"
         if first["type"] == "extra_forbidden":
             message = f"{where}: unknown key {key!r}; valid: {', '.join(_valid_keys(kind, first['loc']))}"
+        elif "://" in str(first.get("input")):
+            # An address may let anybody in, and pydantic's error has it too.
+            raise ConfigError(message) from None
         elif "input" in first and isinstance(first["input"], str | int | float):
             message += f" (got {first['input']!r})"
         raise ConfigError(message) from error

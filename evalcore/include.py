@@ -35,17 +35,17 @@ def find(kind: str, name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         if Path(name).is_file():
             return Path(name)
-        raise ConfigError(f"{kind.removesuffix('s')} {name}: no such file")
+        raise ConfigError(f"{_singular(kind)} {name}: no such file")
     for known, file in _files(kind):
         if known == name:
             return file
-    raise ConfigError(f"unknown {kind.removesuffix('s')} {name!r}; valid: {', '.join(names(kind))}")
+    raise ConfigError(f"unknown {_singular(kind)} {name!r}; valid: {', '.join(names(kind))}")
 
 
 def load(kind: str, name: str) -> tuple[Path, dict[str, Any]]:
     """The YAML file of a name and the mapping in it; ConfigError if there is none or it is unreadable."""
     file = find(kind, name)
-    where = f"{kind.removesuffix('s')} {name}"
+    where = f"{_singular(kind)} {name}"
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -59,3 +59,7 @@ def _files(kind: str) -> Iterator[tuple[str, Path]]:
     for folder in folders(kind):
         for file in sorted(folder.rglob("*.yaml")):
             yield file.relative_to(folder).with_suffix("").as_posix(), file
+
+
+def _singular(kind: str) -> str:
+    return {"canaries": "canary"}.get(kind, kind.removesuffix("s"))

@@ -37,15 +37,18 @@ class CanariesOperator(BaseOperator):
 
 
 class StackOperator(BaseOperator):
-    """Compares each canary with its own baseline; returns one ``{alarms}``, ids to tell somebody of, or none."""
+    """Compares each canary with its own baseline; returns one ``{alarms}``, ids to tell somebody of, or none.
+
+    A canary whose checkpoint is another one is left for ``NightFailuresOperator`` in the XCom ``failures``.
+    """
 
     ui_color = "#eaf7ea"
 
     def execute(self, context: Context) -> list[dict[str, list[int]]]:
-        from evalcore.canary import canaries, judge_stack
+        from evalcore.canary import canaries, judge_stack, unwatched
         from evalcore.history import open_history
 
-        told = []
+        told, failures = [], []
         with open_history() as history:
             for name, canary in canaries():
                 if isinstance(canary, ConfigError):
@@ -53,9 +56,13 @@ class StackOperator(BaseOperator):
                 alarms = judge_stack(history, name, canary, _night(context))
                 for alarm in alarms:
                     self.log.warning("the stack of %s moved: %s", canary.cluster, alarm.reason)
-                if not alarms:
+                if missing := unwatched(history, name, _night(context)):
+                    self.log.warning("%s", missing.reason)
+                    failures += [missing.reason] if missing.changed else []
+                elif not alarms:
                     self.log.info("%s: where it was", name)
                 told += [alarm.id for alarm in alarms]
+        context["ti"].xcom_push(XCOM_FAILURES, failures)
         return [{"alarms": told}] if told else []
 
 

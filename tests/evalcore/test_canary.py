@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evalcore.canary import Canary, canaries, hold, judge_stack, lineage, night_name, request
+from evalcore.canary import Canary, canaries, hold, judge_stack, lineage, night_name, request, unwatched
 from evalcore.errors import ConfigError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State
@@ -128,3 +128,52 @@ def test_a_file_that_cannot_be_used_does_not_stop_the_others(folder: Path) -> No
     for name, message in (("a", "unknown suite 'nope'"), ("d", "margins: 'hle' is not evaluated")):
         assert isinstance(found[name], ConfigError)
         assert message in str(found[name])
+
+
+def test_a_checkpoint_that_was_overwritten_is_said_to_be_another(history: History, tmp_path: Path) -> None:
+    for day in (1, 2):
+        evaluated(history, tmp_path, day, USUAL)
+    assert unwatched(history, "frozen", night(2)) is None
+    for day in (3, 4):
+        of = checkpoint(lineage("frozen"), day, name=night_name(night(day)), digest="overwritten")
+        record(history, tmp_path / "results", of, [0] * PROBLEMS)
+        assert judge_stack(history, "frozen", CANARY, night(day)) == []
+        missing = unwatched(history, "frozen", night(day))
+        if day == 4:
+            assert missing is None, "it is said once"
+            continue
+        assert missing is not None
+        assert missing.changed
+        assert "is not the checkpoint of the nights before" in missing.reason
+
+
+def test_what_cannot_be_looked_at_is_not_where_it_was(history: History, tmp_path: Path) -> None:
+    missing = unwatched(history, "frozen", night(1))
+    assert missing == ("canary frozen: there is no whole evaluation of it tonight", False)
+    evaluated(history, tmp_path, 1, USUAL)
+    missing = unwatched(history, "frozen", night(1))
+    assert missing == ("canary frozen: of toy this is the first night, as it is asked now", False)
+
+
+def test_a_night_that_is_judged_again_is_judged_as_it_was(history: History, tmp_path: Path) -> None:
+    moved = [right - 1 for right in USUAL]
+    evaluated(history, tmp_path, 1, USUAL)
+    evaluated(history, tmp_path, 2, USUAL)
+    (alarm,) = evaluated(history, tmp_path, 3, moved)
+    for day in (1, 2):
+        assert judge_stack(history, "frozen", CANARY, night(day)) == []
+    assert hold(history, "local"), "what is found later is not over"
+    Alarms(history).acknowledge([alarm.id], by="ada")
+    for day in (1, 2, 3):
+        assert judge_stack(history, "frozen", CANARY, night(day)) == []
+    assert hold(history, "local") == ""
+
+
+def test_files_whose_nights_nobody_would_find_cannot_be_used(folder: Path) -> None:
+    (folder / "a").mkdir()
+    for name in ("a b", "b\u00e9", "a-c", "a/c"):
+        (folder / f"{name}.yaml").write_text("checkpoint: /ckpt/a\nsuite: tiny\n")
+    found = {name: str(it) for name, it in canaries() if isinstance(it, ConfigError)}
+    assert found.keys() == {"a b", "b\u00e9", "a/c"}
+    assert found["a b"] == "canary a b: letters, digits and . _ + = - make a name; rename the file"
+    assert found["a/c"] == "canary a/c: its nights would be those of a-c; rename the file"

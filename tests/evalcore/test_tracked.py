@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,18 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path) -> None:
     assert "tracked a: " in str(bad)
     assert str(twice) == "tracked c: training run b is followed by b already"
     assert "tracked e: " in str(torn)
+
+
+@pytest.mark.parametrize(
+    "written", ["alerts: ['slack://T-hidden/B/x']", "source: {object: 's3://key:hidden@bucket/x'}"]
+)
+def test_an_address_in_the_wrong_place_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
+    (tmp_path / "tracked").mkdir()
+    source = "" if "source" in written else "source: {path: /ckpt}\n"
+    (tmp_path / "tracked" / "llama.yaml").write_text(f"suite: tiny\n{source}{written}\n")
+    with pytest.raises(ConfigError, match=r"tracked llama: ") as error:
+        load_tracked("llama")
+    assert "hidden" not in "".join(traceback.format_exception(error.value))

@@ -92,3 +92,16 @@ def test_whoever_moved_is_told_of(include: Path, tmp_path: Path) -> None:
             ids = [alarm.id for alarm in Alarms(history).find()]
         assert told == ([{"alarms": ids}] if day == 23 else [])
         assert len(ids) == (day == 23)
+
+
+def test_a_canary_that_is_another_checkpoint_is_a_failure_of_the_night(include: Path, tmp_path: Path) -> None:
+    (include / "canaries" / "frozen.yaml").write_text("checkpoint: /ckpt/frozen\nsuite: tiny\n")
+    for day, digest in ((21, "one"), (22, "one"), (23, "other")):
+        night = NIGHT.replace(day=day)
+        of = checkpoint(lineage("frozen"), day, name=night_name(night), digest=digest)
+        with open_history() as history:
+            record(history, tmp_path, of, [3] * 40)
+        ti = TaskInstance()
+        assert StackOperator(task_id="stack").execute(context(ti, night)) == []
+        found = ["is not the checkpoint of the nights before" in failure for failure in ti.xcoms["failures"]]
+        assert found == ([True] if day == 23 else [])
