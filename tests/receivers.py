@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,12 +27,16 @@ SECRET = "a-secret-that-nothing-may-print"
 
 @dataclass
 class Webhook:
-    """received: what was posted. answers: the statuses of the next requests, 200 after them; path: the last one's."""
+    """received: what was posted. answers: the statuses of the next requests, 200 after them; path: the last one's.
+
+    slow: seconds before an answer. A redirect is to its own page, which anybody may GET.
+    """
 
     url: str = ""
     path: str = ""
     received: list[dict[str, Any]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
+    slow: float = 0
 
 
 @contextmanager
@@ -42,6 +47,11 @@ def webhook() -> Iterator[Webhook]:
         def log_message(self, *_: Any) -> None:
             return
 
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = hook.answers.pop(0) if hook.answers else 200
@@ -49,7 +59,10 @@ def webhook() -> Iterator[Webhook]:
                 hook.received.append(json.loads(body))
             hook.path = self.path
             answer = json.dumps({"asked": self.path}).encode()
+            time.sleep(hook.slow)
             self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", f"http://127.0.0.1:{http.server_port}/login")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from airflow.providers.apprise.hooks.apprise import AppriseHook
 from airflow.sdk.exceptions import AirflowException
 from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
+from apprise.url import URLBase
 
 from evalcore.errors import EvalError
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _SECONDS = 60.0
 """For one message, on top of what its service allows for a request."""
+_ANSWER_SECONDS = 30.0
+"""For an answer, where a URL says nothing else (``rto=``). After Apprise's own 4 s a message that a slow service has
+taken would count as lost, and be sent again at each retry."""
 _LOGGERS = ("apprise", "urllib3", "requests")
 _EXAMPLE = '{"config": {"path": "slack://…"}}'
 
@@ -44,12 +48,14 @@ class Channel:
     """One URL. name: the Connection's, with a number where it has several URLs."""
 
     name: str
-    _service: NotifyBase = field(repr=False)
+    _service: NotifyBase | None = field(repr=False)
     _url: str = field(repr=False)
 
     def send(self, message: Message) -> None:
-        """Returns when the channel has taken the message. ChannelError if it has not."""
-        kind, body = self._body(message)
+        """Returns when the channel has taken the message. ChannelError if it has not, or its URL cannot be used."""
+        if self._service is None:
+            raise ChannelError(f"{self.name}: its URL is none that Apprise can use")
+        kind, body = _body(self._service, message)
         sender = Apprise(self._service, asset=_asset())
         with _kept_quiet():
             result = sender.notify(
@@ -62,19 +68,12 @@ class Channel:
             if not result:
                 raise ChannelError(f"{self.name}: {_without(self._url, _reason(result))}")
 
-    def _body(self, message: Message) -> tuple[NotifyFormat, str]:
-        """What of the message the service shows as it is, so that nothing is converted."""
-        bodies = {
-            NotifyFormat.MARKDOWN: message.markdown,
-            NotifyFormat.HTML: message.html,
-            NotifyFormat.TEXT: message.text,
-        }
-        kind = next(kind for kind in bodies if self._service.resolve_format(kind) == kind)
-        return kind, bodies[kind]
-
 
 def channels(connection_id: str) -> list[Channel]:
-    """The channels of a Connection, in its order. ChannelError if it is missing or one of its URLs cannot be used."""
+    """The channels of a Connection, in its order. ChannelError if it is missing, or none of Apprise's.
+
+    A URL that cannot be used is a channel that takes nothing, so that the others are told all the same.
+    """
     hook = AppriseHook(connection_id)
     try:
         written = hook.get_config_from_conn(hook.get_connection(connection_id))
@@ -85,26 +84,41 @@ def channels(connection_id: str) -> list[Channel]:
         raise ChannelError(
             f"{connection_id}: a Connection of type apprise with extra {_EXAMPLE} is needed"
         ) from None
-    found: list[tuple[NotifyBase, str]] = []
+    found: list[tuple[NotifyBase | None, str]] = []
     for url in urls:
         services = Apprise(asset=_asset())
         with _kept_quiet():
             is_whole = isinstance(url, str) and services.add(url) and len(services) > 0
-        if not is_whole:
-            raise ChannelError(
-                f"{connection_id}: its URL number {len(found) + 1} is none that Apprise can use"
-            )
-        found += [(service, url) for service in services]
+        found += [(service, url) for service in services] if is_whole else [(None, "")]
+    for service, _ in found:
+        if service is not None and service.socket_read_timeout == URLBase.socket_read_timeout:
+            service.socket_read_timeout = _ANSWER_SECONDS
     if not found:
         raise ChannelError(f"{connection_id}: it has no URL; its extra needs {_EXAMPLE}")
     names = [connection_id, *(f"{connection_id} {number}" for number in range(2, len(found) + 1))]
     return [Channel(name, *it) for name, it in zip(names, found, strict=True)]
 
 
+def _body(service: NotifyBase, message: Message) -> tuple[NotifyFormat, str]:
+    """What of the message the service shows as it is, so that nothing is converted."""
+    bodies = {
+        NotifyFormat.MARKDOWN: message.markdown,
+        NotifyFormat.HTML: message.html,
+        NotifyFormat.TEXT: message.text,
+    }
+    kind = next(kind for kind in bodies if service.resolve_format(kind) == kind)
+    return kind, bodies[kind]
+
+
 def _asset() -> AppriseAsset:
-    # As what services show as the sender. Nothing is kept on disk.
+    # As what services show as the sender. Nothing is kept on disk. No redirect is followed: a POST becomes a GET on
+    # the way, and whatever page answers that would count as the message taken.
     return AppriseAsset(
-        app_id="evalcore", app_desc="Checkpoint evaluation", app_url="", storage_mode="memory"
+        app_id="evalcore",
+        app_desc="Checkpoint evaluation",
+        app_url="",
+        storage_mode="memory",
+        http_redirects=False,
     )
 
 

@@ -126,6 +126,38 @@ def test_of_two_urls_of_a_connection_each_is_told_once(
         assert (len(receivers.hook.received), len(other.received)) == (1, 1)
 
 
+def test_a_url_that_cannot_be_used_does_not_silence_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm
+) -> None:
+    connect(monkeypatch, "three", receivers.hook.url, f"nonsense://{SECRET}", receivers.box.url)
+    follow(tmp_path, monkeypatch, "three")
+    with pytest.raises(AirflowException, match=r"told: three 2: its URL is none that Apprise can use$"):
+        alert(alarm)
+    assert (len(receivers.hook.received), len(receivers.box.received)) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 429])
+def test_a_channel_that_sends_away_has_not_taken_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm, status: int
+) -> None:
+    follow(tmp_path, monkeypatch, "team_hook")
+    receivers.hook.answers = [status]
+    with pytest.raises(AirflowException, match=rf"team_hook: .*error={status}"):
+        alert(alarm)
+    assert alert(alarm) == ["team_hook"]
+    assert len(receivers.hook.received) == 1
+
+
+@pytest.mark.slow
+def test_a_channel_that_answers_late_has_taken_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm
+) -> None:
+    follow(tmp_path, monkeypatch, "team_hook")
+    receivers.hook.slow = 5  # longer than Apprise waits unless it is told to
+    assert alert(alarm) == ["team_hook"]
+    assert len(receivers.hook.received) == 1
+
+
 # A log that shows everything, and what is raised with all its causes.
 @pytest.mark.parametrize(
     "url",
