@@ -21,7 +21,8 @@ from jinja2 import Environment, PackageLoader
 
 from evalcore import confirmation
 from evalcore.compare import HEADER, MARGIN, Compared, aligned, cells, compare_recorded, flip
-from evalcore.comparison import Pair, Verdict
+from evalcore.comparison import Verdict
+from evalcore.counts import Pair
 from evalcore.history.alarms import Alarm, Kind, State
 from evalcore.terminal import without_controls
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalcore.checkpoints import Checkpoint
-from evalcore.comparison import ALPHA, Comparison, Pair, Verdict, compare, together
-from evalcore.counts import ProblemCounts, Verdicts
+from evalcore.comparison import ALPHA, Comparison, Verdict, compare, together
+from evalcore.counts import Column, Pair, ProblemCounts, Verdicts, paired
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.manifest import Manifest, benchmark_folders, differences
 from evalcore.rates import Rate, alarms, rates_of
@@ -153,8 +153,7 @@ def compare_recorded(
             continue
         is_sampled = bool(new.samples and base.samples)
         column = "judge_correct" if new.needs_judge and new.judged else COLUMNS[0]
-        both = history.all_pairs(new.id, base.id, greedy=not is_sampled)
-        pairs = {of: [Pair(*it) for it in several] for of, several in both.items()}
+        pairs = history.pairs(new.id, base.id, greedy=not is_sampled)
         mode = f"pass@1[{new.samples}]" if is_sampled else "greedy"
         allowed = (margins or {}).get(new.benchmark, margin)
         try:
@@ -212,7 +211,11 @@ def _compare(name: str, new: _Side, base: _Side, margin: float, alpha: float) ->
     is_sampled = bool(new.counts.sampled and base.counts.sampled)
     mine, theirs = (side.counts.sampled if is_sampled else side.counts.greedy for side in (new, base))
     wanted = "judge_correct" if new.manifest.benchmark.needs_judge and new.card.judged else COLUMNS[0]
-    pairs = {it: _pairs(new.counts, base.counts, mine[it], theirs[it]) for it in mine if it in theirs}
+    pairs = {
+        name: paired(_column(new.counts, mine[name]), _column(base.counts, theirs[name]))
+        for name in mine
+        if name in theirs
+    }
     return _compared(
         name,
         base.manifest.checkpoint,
@@ -222,6 +225,10 @@ def _compare(name: str, new: _Side, base: _Side, margin: float, alpha: float) ->
         margin,
         alpha,
     )
+
+
+def _column(counts: ProblemCounts, verdicts: Verdicts) -> Column:
+    return Column(counts.problems, counts.clusters, verdicts.n, verdicts.c)
 
 
 def _compared(
@@ -250,14 +257,6 @@ def _compared(
         rates=rates_of(columns, alpha=alpha),
         pairs=tuple(known),
     )
-
-
-def _pairs(new: ProblemCounts, base: ProblemCounts, mine: Verdicts, theirs: Verdicts) -> list[Pair]:
-    before = dict(zip(base.problems, zip(theirs.n, theirs.c, strict=True), strict=True))
-    rows = zip(new.problems, mine.n, mine.c, new.clusters, strict=True)
-    return [
-        Pair(problem, n, c, *before[problem], cluster) for problem, n, c, cluster in rows if problem in before
-    ]
 
 
 def margins_of(given: Collection[str]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from evalcore.counts import Pair
 from evalcore.errors import ConfigError
 from evalcore.metrics import mean
 
@@ -51,22 +52,6 @@ class Verdict(StrEnum):
     REGRESSED = "regressed"
     OK = "ok"
     INCONCLUSIVE = "inconclusive"
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One problem under both checkpoints: n samples with a verdict, c of them correct."""
-
-    problem: str
-    n: int
-    c: int
-    base_n: int
-    base_c: int
-    cluster: str | None = None
-
-    @property
-    def difference(self) -> Fraction:
-        return Fraction(self.c, self.n) - Fraction(self.base_c, self.base_n)
 
 
 @dataclass(frozen=True, slots=True)

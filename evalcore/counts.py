@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -102,6 +104,41 @@ class ProblemCounts(BaseModel):
         if counts.scorecard != scorecard:
             raise ResultsError(f"{folder}: {COUNTS} and {SCORECARD} are of two summaries; {again}")
         return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One problem under both checkpoints: n samples with a verdict, c of them correct."""
+
+    problem: str
+    n: int
+    c: int
+    base_n: int
+    base_c: int
+    cluster: str | None = None
+
+    @property
+    def difference(self) -> Fraction:
+        return Fraction(self.c, self.n) - Fraction(self.base_c, self.base_n)
+
+
+class Column(NamedTuple):
+    """One column of the counts, with the problems that it is of."""
+
+    problems: Sequence[str]
+    clusters: Sequence[str | None]
+    n: Sequence[int]
+    c: Sequence[int]
+
+
+def paired(new: Column, base: Column) -> list[Pair]:
+    """The problems that both have, in the order of the new one."""
+    before = dict(zip(base.problems, zip(base.n, base.c, strict=True), strict=True))
+    return [
+        Pair(problem, n, c, *before[problem], cluster)
+        for problem, cluster, n, c in zip(*new, strict=True)
+        if problem in before
+    ]
 
 
 def digest(scorecard: bytes) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from evalcore.comparison import ALPHA, Comparison, Pair, Verdict, compare, together
-from evalcore.counts import ANSWERED, FAILED, REPEATED, TOKENS, TRUNCATED, UNPARSABLE
+from evalcore.comparison import ALPHA, Comparison, Verdict, compare, together
+from evalcore.counts import ANSWERED, FAILED, REPEATED, TOKENS, TRUNCATED, UNPARSABLE, Pair
 
 
 class RateKind(StrEnum):

@@ -3,7 +3,7 @@
 >>> with open_history() as history:
 ...     history.record(Path("results/run-7/step-1500/gsm8k"))
 ...     newest, *older = history.evaluations(run="run-7", benchmark="gsm8k", last=50)
-...     pairs = history.pairs(newest.id, older[0].id)
+...     pairs = history.pairs(newest.id, older[0].id)["symbolic_correct"]
 
 ``EVALCORE_HISTORY`` is the database's URL; without it ``~/.local/share/evalcore/history.sqlite``, which processes of
 one machine may share. All tables are named ``evalcore_…``, so that a database may have others' besides. The schema

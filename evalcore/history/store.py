@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Engine, Text, and_, case, cast, func, literal, select
 
 from evalcore.checkpoints import Checkpoint
+from evalcore.counts import Column, Pair, paired
 from evalcore.errors import ResultsError
 from evalcore.history import database, recording
 from evalcore.history.recording import Evaluated, Outcome
@@ -76,17 +77,6 @@ class TrainingRun:
     evaluations: int
     last_step: int | None
     evaluated_at: datetime
-
-
-class ProblemPair(NamedTuple):
-    """One problem under two evaluations: n samples with a verdict, c of them correct."""
-
-    problem: str
-    n: int
-    c: int
-    base_n: int
-    base_c: int
-    cluster: str | None
 
 
 class History:
@@ -214,44 +204,24 @@ class History:
         with self.reading() as connection:
             return _tables(connection, ids)
 
-    def pairs(
-        self, evaluation: int, baseline: int, *, column: str = "symbolic_correct", greedy: bool = False
-    ) -> list[ProblemPair]:
+    def pairs(self, evaluation: int, baseline: int, *, greedy: bool = False) -> dict[str, list[Pair]]:
         """The problems that two evaluations of one benchmark have in common, with the counts of each, by id.
 
-        column: one of ``tally.COLUMNS``, or another that ``counts`` names, as ``answered``.
+        By column, of all that ``counts`` names and both have; what earlier versions recorded has fewer.
         greedy: of the greedy answers, not of the samples.
 
         Whether the two may be compared at all is for ``differences`` to say.
 
         Raises:
-            ResultsError: there is no such evaluation, it lacks these counts, or the benchmarks differ.
-        """
-        new, base = self._both(evaluation, baseline, greedy)
-        for id_, one in ((evaluation, new), (baseline, base)):
-            if column not in one.columns:
-                there = f"there are: {', '.join(one.columns)}" if one.columns else "there are none"
-                part = "greedy" if greedy else "sampled"
-                raise ResultsError(f"evaluation {id_}, {one.title}: no {part} counts of {column}; {there}")
-        return _paired(new, base, column)
-
-    def all_pairs(
-        self, evaluation: int, baseline: int, *, greedy: bool = False
-    ) -> dict[str, list[ProblemPair]]:
-        """The same by column, of all columns that both have; what earlier versions recorded has fewer.
-
-        Raises:
             ResultsError: there is no such evaluation, or the benchmarks differ.
         """
-        new, base = self._both(evaluation, baseline, greedy)
-        return {column: _paired(new, base, column) for column in new.columns if column in base.columns}
-
-    def _both(self, evaluation: int, baseline: int, greedy: bool) -> tuple[_Verdicts, _Verdicts]:
         with self.reading() as connection:
             new, base = (_verdicts(connection, id_, greedy) for id_ in (evaluation, baseline))
         if new.benchmark != base.benchmark:
             raise ResultsError(f"evaluations of two benchmarks cannot be paired: {new.title}, {base.title}")
-        return new, base
+        return {
+            name: paired(new.column(name), base.column(name)) for name in new.columns if name in base.columns
+        }
 
     def fingerprint_parts(self, fingerprint: str) -> dict[str, Any]:
         """What a fingerprint is made of (``Manifest.fingerprint_parts``). ResultsError if it is unknown."""
@@ -389,6 +359,9 @@ class _Verdicts(NamedTuple):
     problems: list[str]
     clusters: list[str | None]
 
+    def column(self, name: str) -> Column:
+        return Column(self.problems, self.clusters, **self.columns[name])
+
 
 def _verdicts(connection: Connection, id_: int, greedy: bool) -> _Verdicts:
     row = connection.execute(
@@ -409,16 +382,6 @@ def _verdicts(connection: Connection, id_: int, greedy: bool) -> _Verdicts:
     columns = orjson.loads(zlib.decompress(row.counts))["greedy" if greedy else "sampled"]
     names, clusters, _ = orjson.loads(zlib.decompress(row.problems))
     return _Verdicts(f"{row.benchmark} of {row.run}/{row.name}", row.benchmark, columns, names, clusters)
-
-
-def _paired(new: _Verdicts, base: _Verdicts, column: str) -> list[ProblemPair]:
-    mine, theirs = new.columns[column], base.columns[column]
-    before = dict(zip(base.problems, zip(theirs["n"], theirs["c"], strict=True), strict=True))
-    return [
-        ProblemPair(problem, n, c, *before[problem], cluster)
-        for problem, n, c, cluster in zip(new.problems, mine["n"], mine["c"], new.clusters, strict=True)
-        if problem in before
-    ]
 
 
 def utc(time: datetime) -> datetime:

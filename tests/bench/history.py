@@ -119,8 +119,8 @@ def comparison(history: History) -> int:
     """Of the two newest checkpoints of a run, on every benchmark."""
     found = history.evaluations(run="run-3", last=2)
     assert len(found) == 2 * BENCHMARKS
-    pairs = [history.pairs(a.id, b.id) for a, b in zip(found[:BENCHMARKS], found[BENCHMARKS:], strict=True)]
-    return sum(map(len, pairs))
+    both = zip(found[:BENCHMARKS], found[BENCHMARKS:], strict=True)
+    return sum(len(history.pairs(a.id, b.id)["symbolic_correct"]) for a, b in both)
 
 
 def measured(url: str, ask: Callable[[History], int]) -> tuple[float, int]:

@@ -24,8 +24,8 @@ from rich.progress import track
 from rich.table import Table
 from scipy import stats
 
-from evalcore.comparison import ALPHA, Pair, Verdict, compare, spent, together
-from evalcore.counts import FAILED, REPEATED, TOKENS, TRUNCATED, UNPARSABLE
+from evalcore.comparison import ALPHA, Verdict, compare, spent, together
+from evalcore.counts import FAILED, REPEATED, TOKENS, TRUNCATED, UNPARSABLE, Pair
 from evalcore.rates import LONGER, MARGINS, RateKind, alarms, rates_of
 
 NIGHTS = 60

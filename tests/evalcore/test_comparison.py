@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evalcore.comparison import FEW, Comparison, Pair, Verdict, adjusted, compare, spent, together
+from evalcore.comparison import FEW, Comparison, Verdict, adjusted, compare, spent, together
+from evalcore.counts import Pair
 
 
 def pairs_of(*differences: float, n: int = 8, base: int = 8) -> list[Pair]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalcore.comparison import FEW, Pair, Verdict
-from evalcore.counts import ANSWERED, FAILED, REPEATED, TOKENS, TRUNCATED, UNPARSABLE
+from evalcore.comparison import FEW, Verdict
+from evalcore.counts import ANSWERED, FAILED, REPEATED, TOKENS, TRUNCATED, UNPARSABLE, Pair
 from evalcore.rates import LONGER, MARGINS, SHORTER, Rate, RateKind, alarms, rates_of
 
 SHARES = {

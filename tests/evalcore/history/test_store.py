@@ -16,11 +16,11 @@ from sqlalchemy import func, select
 import postgres
 from evalcore.checkpoints import Checkpoint
 from evalcore.config import Sampling
-from evalcore.counts import ProblemCounts
+from evalcore.counts import Pair, ProblemCounts
 from evalcore.errors import ResultsError
 from evalcore.history import database, open_history, schema
 from evalcore.history.recording import Evaluated, Outcome, read
-from evalcore.history.store import Evaluation, History, ProblemPair
+from evalcore.history.store import Evaluation, History
 from evalcore.manifest import COUNTS, SCORECARD
 from evalcore.summarize import Scorecard, summarize
 from synthetic_results import Sample, manifest, write
@@ -115,10 +115,10 @@ def test_a_folder_summarized_again_with_more_samples_replaces_its_row(
     assert [card_of(history, it) for it in history.evaluations()] == [card]
     assert card.samples == 3
     # The first row of a key wins, so that two samples of each are those from before.
-    assert history.pairs(first.id, first.id) == [
-        ProblemPair("a", 3, 3, 3, 3, None),
-        ProblemPair("b", 3, 1, 3, 1, None),
-        ProblemPair("c", 3, 3, 3, 3, None),
+    assert history.pairs(first.id, first.id)["symbolic_correct"] == [
+        Pair("a", 3, 3, 3, 3, None),
+        Pair("b", 3, 1, 3, 1, None),
+        Pair("c", 3, 3, 3, 3, None),
     ]
 
 
@@ -303,21 +303,21 @@ def test_pairs_are_of_the_problems_in_common_with_their_clusters(history: Histor
             Sample("only-new", 0, "1", RIGHT, RIGHT),
         ],
     )
-    assert history.pairs(new, base) == [
-        ProblemPair("a", n=1, c=1, base_n=1, base_c=0, cluster="s"),
-        ProblemPair("b", n=2, c=1, base_n=2, base_c=2, cluster=None),
+    pairs = history.pairs(new, base)
+    assert pairs["symbolic_correct"] == [
+        Pair("a", n=1, c=1, base_n=1, base_c=0, cluster="s"),
+        Pair("b", n=2, c=1, base_n=2, base_c=2, cluster=None),
     ]
-    assert history.pairs(new, base, column="judge_correct") == [
-        ProblemPair("a", n=1, c=1, base_n=2, base_c=2, cluster="s"),
-        ProblemPair("b", n=1, c=1, base_n=2, base_c=1, cluster=None),
+    assert pairs["judge_correct"] == [
+        Pair("a", n=1, c=1, base_n=2, base_c=2, cluster="s"),
+        Pair("b", n=1, c=1, base_n=2, base_c=1, cluster=None),
     ]
-    assert history.pairs(new, base, column="answered")[0] == ("a", 1, 1, 2, 1, "s")
-    assert history.pairs(new, base, column="tokens")[0] == ("a", 1, 10, 2, 20, "s")
-    assert history.pairs(new, base, greedy=True)[0] == ("a", 0, 0, 1, 1, "s")
-    for greedy in (False, True):
-        every = history.all_pairs(new, base, greedy=greedy)
-        assert {"judge_correct", "answered", "unparsable", "tokens"} < every.keys()
-        assert every == {name: history.pairs(new, base, column=name, greedy=greedy) for name in every}
+    assert pairs["answered"][0] == Pair("a", 1, 1, 2, 1, "s")
+    assert pairs["tokens"][0] == Pair("a", 1, 10, 2, 20, "s")
+    assert pairs["unparsable"][1] == Pair("b", 2, 1, 2, 0)
+    greedy = history.pairs(new, base, greedy=True)
+    assert greedy.keys() == pairs.keys()
+    assert greedy["symbolic_correct"][0] == Pair("a", 0, 0, 1, 1, "s")
 
 
 def test_what_an_earlier_version_recorded_has_fewer_columns(history: History, evaluate: Evaluate) -> None:
@@ -327,14 +327,10 @@ def test_what_an_earlier_version_recorded_has_fewer_columns(history: History, ev
     content["sampled"] = {name: content["sampled"][name] for name in ("symbolic_correct", "answered")}
     (old / COUNTS).write_text(json.dumps(content))
     base, evaluation = (history.record(folder).id for folder in (old, new))
-    assert list(history.all_pairs(evaluation, base)) == ["symbolic_correct", "answered"]
-    assert list(history.all_pairs(base, evaluation)) == ["symbolic_correct", "answered"]
-    assert "truncated" in history.all_pairs(evaluation, evaluation)
-    with pytest.raises(
-        ResultsError, match=r"evaluation \d+, toy of tiny/step-1: no sampled counts of truncated"
-    ):
-        history.pairs(evaluation, base, column="truncated")
-    assert history.all_pairs(evaluation, base, greedy=True) == {}
+    assert list(history.pairs(evaluation, base)) == ["symbolic_correct", "answered"]
+    assert list(history.pairs(base, evaluation)) == ["symbolic_correct", "answered"]
+    assert "truncated" in history.pairs(evaluation, evaluation)
+    assert history.pairs(evaluation, base, greedy=True) == {}
 
 
 def test_what_cannot_be_paired_is_said(history: History, evaluate: Evaluate) -> None:
@@ -343,14 +339,6 @@ def test_what_cannot_be_paired_is_said(history: History, evaluate: Evaluate) -> 
         ResultsError, match="two benchmarks cannot be paired: toy of tiny/step-1500, other of"
     ):
         history.pairs(toy, other)
-    with pytest.raises(
-        ResultsError, match="no sampled counts of judge_correct; there are: symbolic_correct, a"
-    ):
-        history.pairs(toy, toy, column="judge_correct")
-    with pytest.raises(ResultsError, match="no greedy counts of symbolic_correct; there are none"):
-        history.pairs(toy, toy, greedy=True)
-    with pytest.raises(ResultsError, match="two benchmarks cannot be paired: other of"):
-        history.all_pairs(other, toy)
     with pytest.raises(ResultsError, match="no evaluation 4711"):
         history.pairs(toy, 4711)
     with pytest.raises(ResultsError, match="no evaluation 4711"):
