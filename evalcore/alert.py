@@ -201,7 +201,7 @@ def _flipped(results: Sequence[Compared]) -> list[str]:
             pair.problem, had.n + pair.n, had.c + pair.c, had.base_n + pair.base_n, had.base_c + pair.base_c
         )
     changed = replace(results[0], pairs=tuple(together.values())).flipped(FLIPS)
-    return [flip(replace(pair, problem=clean(pair.problem))) for pair in changed]
+    return [flip(pair._replace(problem=clean(pair.problem))) for pair in changed]
 
 
 def clean(text: str, most: int = _NAME) -> str:

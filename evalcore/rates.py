@@ -110,7 +110,7 @@ def rates_of(pairs: Mapping[str, Sequence[Pair]], *, alpha: float = ALPHA) -> tu
                 continue  # nothing is longer than nothing by a share of it
             comparison = _length(known, base_value, value >= base_value, alpha)
         else:
-            fine = [replace(it, c=it.n - it.c, base_c=it.base_n - it.base_c) for it in known]
+            fine = [it._replace(c=it.n - it.c, base_c=it.base_n - it.base_c) for it in known]
             comparison = compare(fine, margin=MARGINS[kind], alpha=alpha)
         found.append(Rate(kind, value, base_value, comparison))
     return tuple(found)
@@ -128,7 +128,7 @@ def _length(pairs: Sequence[Pair], unit: float, is_longer: bool, alpha: float) -
         new = round(pair.c / pair.n / unit * _PARTS)
         allowed = round(pair.base_c / pair.base_n / unit * bound * _PARTS)
         less, more = (allowed, new) if is_longer else (new, allowed)
-        contrasts.append(replace(pair, n=_PARTS, c=less, base_n=_PARTS, base_c=more))
+        contrasts.append(pair._replace(n=_PARTS, c=less, base_n=_PARTS, base_c=more))
     found = compare(contrasts, alpha=alpha)
     return replace(
         found,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -94,12 +93,12 @@ def test_one_sample_each_is_mcnemars(size: int) -> None:
 
 
 def test_problems_of_one_cluster_are_one_observation() -> None:
-    few = [replace(pair, cluster=f"c{i % 5}") for i, pair in enumerate(pairs_of(*[-0.25] * 200))]
+    few = [pair._replace(cluster=f"c{i % 5}") for i, pair in enumerate(pairs_of(*[-0.25] * 200))]
     found = compare(few)
     assert (found.problems, found.clusters, found.method) == (200, 5, "sign-flip")
     assert found.p_worse == pytest.approx(1 / 32)
     # A cluster and a problem of one name are two.
-    assert compare([*pairs_of(-0.5), replace(pairs_of(-0.5)[0], problem="x", cluster="p0")]).clusters == 2
+    assert compare([*pairs_of(-0.5), pairs_of(-0.5)[0]._replace(problem="x", cluster="p0")]).clusters == 2
 
 
 @pytest.mark.parametrize(
