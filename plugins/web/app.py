@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from web import artifacts
-from web.job_log import app
+from fastapi import FastAPI
 
-app.include_router(artifacts.router)
+from web import artifacts, job_log
 
-__all__ = ["app"]
+app = FastAPI(title="evalcore", docs_url=None, redoc_url=None, openapi_url=None)
+for part in (artifacts, job_log):
+    app.include_router(part.router)

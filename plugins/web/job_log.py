@@ -10,17 +10,17 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.models.xcom import XComModel
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, HTTPException
 from fastapi.responses import StreamingResponse
 
 from evalcore.backends import Unreachable
 from evalcore.errors import EvalError
 from operators.job import XCOM_JOB, find_job
 
-app = FastAPI(title="evalcore", docs_url=None, redoc_url=None, openapi_url=None)
+router = APIRouter()
 
 
-@app.get(
+@router.get(
     "/jobs/{dag_id}/{run_id}/{task_id}/{map_index}/log",
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS))],
 )
