@@ -8,11 +8,11 @@ with running() as server:
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback import Handler, serving
 
 TOKEN = "a-token-that-nothing-may-print"
 USER, PASSWORD = "trainer", "a-password-that-nothing-may-print"
@@ -56,10 +56,7 @@ def running() -> Iterator[Server]:
     """Serve on a free loopback port until the end of the block."""
     server = Server()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            return
-
+    class Api(Handler):
         def do_GET(self) -> None:
             server.gets.append(self.headers.get("Authorization"))
             self.reply(200, {"dag_runs": [], "total_entries": 0})
@@ -79,21 +76,6 @@ def running() -> Iterator[Server]:
                 self.close_connection = True
             return None
 
-        def reply(self, status: int, content: dict[str, Any], **headers: str) -> None:
-            text = json.dumps(content).encode()
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with serving(Api) as address:
+        server.url = f"http://{address}"
+        yield server

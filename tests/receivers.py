@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,11 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aiosmtpd.controller import Controller
+
+from loopback import Handler, serving
 
 SECRET = "a-secret-that-nothing-may-print"
 
@@ -43,14 +43,9 @@ class Webhook:
 def webhook() -> Iterator[Webhook]:
     hook = Webhook()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            return
-
+    class Hook(Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.reply(200, None)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -58,24 +53,13 @@ def webhook() -> Iterator[Webhook]:
             if status == 200:
                 hook.received.append(json.loads(body))
             hook.path = self.path
-            answer = json.dumps({"asked": self.path}).encode()
             time.sleep(hook.slow)
-            self.send_response(status)
-            if 300 <= status < 400:
-                self.send_header("Location", f"http://127.0.0.1:{http.server_port}/login")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            elsewhere = {"Location": f"http://{address}/login"} if 300 <= status < 400 else {}
+            self.reply(status, {"asked": self.path}, **elsewhere)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        hook.url = f"json://127.0.0.1:{http.server_port}/{SECRET}"
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield hook
-        finally:
-            http.shutdown()
-            thread.join()
+    with serving(Hook) as address:
+        hook.url = f"json://{address}/{SECRET}"
+        yield hook
 
 
 @dataclass
@@ -88,7 +72,7 @@ class Mailbox:
 def mailbox() -> Iterator[Mailbox]:
     box = Mailbox()
 
-    class Handler:
+    class Inbox:
         async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
             box.received.append(BytesParser(EmailMessage, policy=default).parsebytes(envelope.content))
             return "250 taken"
@@ -96,7 +80,7 @@ def mailbox() -> Iterator[Mailbox]:
     with socket.socket() as free:  # the controller knocks at the port that it was given, which 0 is not
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    controller = Controller(Handler(), hostname="127.0.0.1", port=port)
+    controller = Controller(Inbox(), hostname="127.0.0.1", port=port)
     controller.start()
     try:
         box.url = f"mailto://127.0.0.1:{port}?from=evals@example.com&to=team@example.com&pass={SECRET}"

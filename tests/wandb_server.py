@@ -16,12 +16,12 @@ import gzip
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback import Handler, serving
 
 COLLECTION = "checkpoints"
 TIME = "2026-11-21T00:00:00Z"
@@ -256,23 +256,20 @@ def running() -> Iterator[Server]:
     """Serve on a free loopback port until the end of the block."""
     server = Server()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            return
-
+    class Api(Handler):
         def do_PUT(self) -> None:
             server.files[self.path.removeprefix("/upload/")] = self.body()
-            self.reply({})
+            self.reply(200, {})
 
         def do_POST(self) -> None:
             body = self.body()
             if self.path == "/graphql":
                 asked = json.loads(body)
-                self.reply({"data": server.answer(asked["query"], asked.get("variables") or {})})
+                self.reply(200, {"data": server.answer(asked["query"], asked.get("variables") or {})})
                 return
             if self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
-            self.reply({})  # anything else is W&B's telemetry
+            self.reply(200, {})  # anything else is W&B's telemetry
 
         def do_GET(self) -> None:
             content = server.download(self.path)
@@ -285,20 +282,6 @@ def running() -> Iterator[Server]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
 
-        def reply(self, content: dict[str, Any]) -> None:
-            text = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with serving(Api) as address:
+        server.url = f"http://{address}"
+        yield server

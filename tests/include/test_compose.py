@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from cryptography.fernet import Fernet
 from cluster_folder import cannot
 from compose import healthy
 from demo import packages
+from loopback import Handler, serving
 
 ROOT = Path(__file__).parents[2]
 SECRETS = ["ADMIN_PASSWORD", "POSTGRES_PASSWORD", "API_SECRET_KEY", "JWT_SECRET", "FERNET_KEY"]
@@ -70,17 +68,10 @@ def test_a_secret_that_is_missing_is_named_with_what_makes_it(tmp_path: Path, mi
 def test_a_part_is_healthy_if_airflow_says_so(
     monkeypatch: pytest.MonkeyPatch, status: str, said: str | None
 ) -> None:
-    class Health(BaseHTTPRequestHandler):
+    class Health(Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"triggerer": {"status": status}}).encode())
+            self.reply(200, {"triggerer": {"status": status}})
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        monkeypatch.setattr(healthy, "HEALTH", f"http://127.0.0.1:{server.server_port}/")
+    with serving(Health) as address:
+        monkeypatch.setattr(healthy, "HEALTH", f"http://{address}/")
         assert healthy.main("triggerer") == said
-        server.shutdown()
