@@ -65,6 +65,12 @@ def _checked(given: str) -> URL:
         raise ConfigError(f"EVALCORE_HISTORY: {backend} is not supported; {valid}")
     if url.drivername in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
+    try:
+        is_known = not url.get_dialect().is_async
+    except exc.ArgumentError:
+        is_known = False
+    if not is_known:
+        raise ConfigError(f"EVALCORE_HISTORY: the driver {url.drivername} cannot be used; {valid}")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise ConfigError(f"EVALCORE_HISTORY names no file; {valid}")
     return url
@@ -75,7 +81,10 @@ def _shown(url: URL) -> str:
 
 
 def _sqlite(url: URL) -> Engine:
-    file = Path(url.database or "").expanduser()
+    try:
+        file = Path(url.database or "").expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"EVALCORE_HISTORY: {url.database}: there is no such user's home") from error
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,7 +111,10 @@ def said(engine: Engine, kind: type[exc.DatabaseError] = exc.OperationalError) -
     """What is the database's fault and not ours, as a ResultsError of one line."""
     try:
         yield
-    except kind as error:
+    except exc.DatabaseError as error:
+        # Of that class itself is what SQLite finds damaged; those derived from it, but for one, are mistakes of ours.
+        if not isinstance(error, kind) and type(error) is not exc.DatabaseError:
+            raise
         reason = " ".join(str(error.orig).split())
         raise ResultsError(f"the history {_shown(engine.url)}: {reason}") from error
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from sqlalchemy import create_engine, func, insert, inspect, select, text
 
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import database, open_history, schema
+from evaluations import checkpoint, record
 
 PROCESSES = 4
 OPEN = """
@@ -224,3 +227,32 @@ main(["history"])
     [line] = result.stderr.splitlines()
     assert line.startswith("evalcore: error: the history")
     assert f"needs {missing}, which is not installed: pip install 'evalcore[{extra}]'" in line
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql+nope://me:hidden@h/d", r"the driver postgresql\+nope cannot be used"),
+        ("sqlite+aiosqlite:////tmp/h.sqlite", r"the driver sqlite\+aiosqlite cannot be used"),
+        ("sqlite:///~nobody-of-that-name/h.sqlite", "no such user's home"),
+    ],
+)
+def test_a_url_that_opens_nothing_is_said_to_be_one(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        open_history(url)
+    assert "hidden" not in str(error.value)
+
+
+def test_a_database_that_is_damaged_within_is_said_to_be(tmp_path: Path) -> None:
+    file = tmp_path / "history.sqlite"
+    with open_history(f"sqlite:///{file}") as history:
+        record(history, tmp_path / "results", checkpoint("run", 1), [4] * 9)
+        with closing(sqlite3.connect(file)) as database:
+            found = "SELECT rootpage FROM sqlite_master WHERE name = 'evalcore_evaluations'"
+            page = database.execute(found).fetchone()[0]
+            size = database.execute("PRAGMA page_size").fetchone()[0]
+    content = bytearray(file.read_bytes())
+    content[(page - 1) * size : page * size] = b"\xff" * size
+    file.write_bytes(content)
+    with open_history(f"sqlite:///{file}") as history, pytest.raises(ResultsError, match="malformed"):
+        history.evaluations(run="run")
