@@ -25,7 +25,8 @@ from evalcore.errors import CheckpointError
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_STEP = re.compile(r"(?:^|[^0-9])(\d+)$")
+# More digits than a database's integers have are a time or a hash, and no step.
+_STEP = re.compile(r"(?:^|[^0-9])(\d{1,18})$")
 JUST_CHECKPOINTS = frozenset({"checkpoints", "ckpts", "checkpoint", "ckpt"})
 """Names of folders that say nothing of the training run."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

@@ -224,7 +224,7 @@ class EvalConfig(Settings):
     checkpoint: str | None = None
     training_run: str | None = None
     name: str | None = None
-    step: int | None = Field(None, ge=0)
+    step: int | None = Field(None, ge=0, lt=10**18)
     benchmarks: Annotated[tuple[BenchmarkRun, ...], BeforeValidator(_benchmarks), Field(min_length=1)]
     results: str = "results"
     split: str | None = None

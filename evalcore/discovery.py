@@ -30,8 +30,9 @@ from evalcore.errors import CheckpointError, EvalError
 from evalcore.slurm.cluster import Cluster
 from evalcore.tracked import Tracked
 
-_STEP_WORD = re.compile(r"(?:step|iter|checkpoint|ckpt)[-_=]?(\d+)")
-_LAST_NUMBER = re.compile(r"(?:^|[^0-9])(\d+)$")
+# No longer than those of ``checkpoints``.
+_STEP_WORD = re.compile(r"(?:step|iter|checkpoint|ckpt)[-_=]?(\d{1,18})(?!\d)")
+_LAST_NUMBER = re.compile(r"(?:^|[^0-9])(\d{1,18})$")
 # What trainers and copying tools write into before they rename it.
 _UNFINISHED = re.compile(r"^\.|(^|[._-])(tmp|temp|partial|incomplete)([._-]|$)", re.IGNORECASE)
 # As many are checked in one request: each may have hundreds of files, on a slow file system.
@@ -227,6 +228,8 @@ def missing(folder: Path) -> str:
         check_complete(folder)
     except (CheckpointError, OSError) as error:
         return str(error)
+    except RecursionError:
+        return f"checkpoint {folder}: a JSON file in it is nested too deeply"
     return ""
 
 

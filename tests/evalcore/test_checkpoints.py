@@ -24,6 +24,8 @@ def test_a_complete_checkpoint(tmp_path: Path, shards: int) -> None:
     assert load_checkpoint(folder, step=7).step == 7
     named = load_checkpoint(folder, name="night 3")
     assert (named.name, named.step, named.digest) == ("night-3", 1500, checkpoint.digest)
+    stamped = write_checkpoint(tmp_path / "run-20261121020000123456", shards)
+    assert load_checkpoint(stamped).step is None, "no database's integer is that long"
     below = write_checkpoint(tmp_path / "run-b" / "checkpoints" / "step-1", shards)
     assert load_checkpoint(below).run == "run-b"
 

@@ -128,6 +128,8 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         ("1500", 1500),
         ("run7", 7),
         ("final", None),
+        ("run-20261121020000123456", None),
+        ("step-99999999999999999999", None),
         ("", None),
     ],
 )
@@ -231,3 +233,11 @@ def test_a_cluster_finds_the_same(tmp_path: Path) -> None:
     assert len(here.waiting) == 2
     with pytest.raises(JobError, match="nowhere: no such folder"):
         ClusterFolder(str(tmp_path / "nowhere"), there).list()
+
+
+def test_a_file_that_no_parser_can_read_is_one_checkpoint_s_trouble(tmp_path: Path) -> None:
+    write(tmp_path / "step-1")
+    (write(tmp_path / "step-2") / "tokenizer.json").write_text("[" * 100_000)
+    found = find(tracked(tmp_path), Folder(str(tmp_path)), unknown=set, limit=9)
+    assert [f.name for f in found.found] == ["step-1"]
+    assert found.waiting == [f"checkpoint {tmp_path}/step-2: a JSON file in it is nested too deeply"]
