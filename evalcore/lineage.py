@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from evalcore.baseline import baseline_of
 from evalcore.canary import hold
@@ -19,7 +20,7 @@ from evalcore.compare import Comparisons, compare_recorded
 from evalcore.comparison import ALPHA, spent
 from evalcore.confirmation import suspicions
 from evalcore.history.alarms import Alarm, Alarms
-from evalcore.history.store import History
+from evalcore.history.store import Evaluation, History
 from evalcore.tracked import Baseline, following
 
 
@@ -53,9 +54,8 @@ def judge_checkpoint(history: History, evaluations: Sequence[int], cluster: str)
     for evaluation in new:
         others = history.evaluations(benchmark=evaluation.benchmark, fingerprint=evaluation.fingerprint)
         chosen.append((evaluation, baseline_of(history, policy, evaluation, others)))
-        own = {other.checkpoint.digest for other in others if other.checkpoint.run == run}
-        nights = max(nights, len(own) - 1)
-    # Of all comparisons that a lineage has had, this one may spend so much.
+        nights = max(nights, _earlier(evaluation, others))
+    # Of all comparisons that a lineage may have, this one may spend so much.
     alpha = spent(ALPHA, nights)
     critical = tracked.critical if tracked else ()
     compared = compare_recorded(
@@ -71,3 +71,17 @@ def judge_checkpoint(history: History, evaluations: Sequence[int], cluster: str)
     worse = [it for it in compared.benchmarks if not critical or it.benchmark in critical]
     alarms = Alarms(history).raise_(suspicions(worse, chosen), held=held)
     return Judged(compared, alpha, tuple(alarms), held)
+
+
+def _earlier(evaluation: Evaluation, others: Sequence[Evaluation]) -> int:
+    """How many checkpoints of its training run were evaluated before: later ones do not change what was found of it.
+
+    Otherwise a task that is cleared, or an alarm that was held meanwhile, would be judged more strictly than before.
+    """
+    first: dict[str, tuple[datetime, int]] = {}
+    for it in others:
+        if it.checkpoint.run == evaluation.checkpoint.run:
+            when = (it.evaluated_at, it.id)
+            first[it.checkpoint.digest] = min(when, first.get(it.checkpoint.digest, when))
+    mine = first.pop(evaluation.checkpoint.digest)
+    return sum(when < mine for when in first.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -26,6 +27,10 @@ class ConfirmOperator(BaseOperator):
         from evalcore.history.alarms import Alarms
 
         asked = context["params"]
+        if not asked["alarms"]:
+            raise AirflowFailException(
+                "no alarms are given: evaluate_checkpoint starts this for those it raises"
+            )
         with open_history() as history:
             alarms = Alarms(history).get(asked["alarms"])
             if reason := unconfirmable(alarms, asked["params"]):

@@ -100,6 +100,18 @@ def test_what_got_worse_is_to_be_confirmed_once(tmp_path: Path) -> None:
     assert to_confirm(recorded, ti, suite="tiny") == []
 
 
+def test_compared_again_after_others_were_evaluated_it_is_judged_as_it_was(tmp_path: Path) -> None:
+    record(toy=results(tmp_path, 900, 3))
+    recorded = record(toy=results(tmp_path, 1200, 2))
+    ti = TaskInstance(run_id="ckpt__r__1")
+    first, found = to_confirm(recorded, ti), ti.xcoms["compared"]
+    assert (found["verdict"], found["alpha"]) == ("regressed", spent(0.05, 1))
+    for step in range(1500, 1510):
+        record(toy=results(tmp_path, step, 3))
+    assert to_confirm(recorded, ti) == first
+    assert ti.xcoms["compared"] == found
+
+
 def test_a_run_may_say_not_to_compare(tmp_path: Path) -> None:
     for step, right in ((900, 3), (1200, 1)):
         recorded = record(toy=results(tmp_path, step, right))

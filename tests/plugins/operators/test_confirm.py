@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore.checkpoints import Checkpoint
 from evalcore.confirmation import run_name
@@ -96,3 +97,8 @@ def test_a_run_that_failed_is_the_reason(alarm: Alarm) -> None:
     with open_history() as history:
         reason = Alarms(history).get([alarm.id])[0].reason
     assert reason == "could not be confirmed: a run that was to look again failed"
+
+
+def test_without_alarms_there_is_nothing_to_confirm() -> None:
+    with pytest.raises(AirflowFailException, match="no alarms are given"):
+        ConfirmOperator(task_id="confirm").execute({"params": {"alarms": [], "params": {}}})  # type: ignore[typeddict-item]
