@@ -61,9 +61,13 @@ def canaries() -> Iterator[tuple[str, Canary | ConfigError]]:
 
 
 def canary_of(training_run: str) -> Canary | None:
-    """The canary whose lineage that is; None where there is none, or none that can be used."""
-    usable = ((name, it) for name, it in canaries() if isinstance(it, Canary))
-    return next((canary for name, canary in usable if lineage(name) == training_run), None)
+    """The canary whose lineage that is; None where there is none. ConfigError if its file cannot be used."""
+    for name, canary in canaries():
+        if lineage(name) == training_run:
+            if isinstance(canary, ConfigError):
+                raise canary
+            return canary
+    return None
 
 
 def lineage(name: str) -> str:
@@ -163,7 +167,8 @@ def hold(history: History, cluster: str) -> str:
     watching = {
         lineage(name)
         for name, canary in canaries()
-        if not isinstance(canary, ConfigError) and canary.cluster == cluster
+        # Of one that cannot be used nobody knows the cluster; what is open of it does not end with a typing mistake.
+        if isinstance(canary, ConfigError) or canary.cluster == cluster
     }
     if not watching:
         return ""

@@ -216,6 +216,30 @@ def followed() -> Iterator[Tracked | ConfigError]:
 
 
 def following(training_run: str) -> Tracked | None:
-    """The enabled file that follows a training run; None where there is none, or none that can be used."""
-    files = (it for it in followed() if isinstance(it, Tracked))
-    return next((it for it in files if it.training_run == training_run), None)
+    """The enabled file that follows a training run; None where there is none.
+
+    Raises:
+        ConfigError: there is one, and it cannot be used: without it nobody would be told, or by other margins.
+    """
+    unusable = None
+    for name in names():
+        try:
+            tracked = load_tracked(name)
+        except ConfigError as error:
+            unusable = unusable or (error if _is_of(name, training_run) else None)
+            continue
+        if tracked.enabled and tracked.training_run == training_run:
+            return tracked
+    if unusable is not None:
+        raise unusable
+    return None
+
+
+def _is_of(name: str, training_run: str) -> bool:
+    """Whether a file that cannot be used would follow a training run, as far as it can be read."""
+    try:
+        _, content = include.load(_KIND, name)
+    except ConfigError:
+        content = {}
+    own = content.get("training_run", name.rpartition("/")[2])
+    return own == training_run and content.get("enabled", True) is not False

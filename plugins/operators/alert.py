@@ -52,11 +52,9 @@ class AlertOperator(BaseOperator):
     def execute(self, context: Context) -> list[str]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.alert import message
-        from evalcore.canary import canary_of
         from evalcore.errors import EvalError
         from evalcore.history import open_history
         from evalcore.history.alarms import Alarms, State
-        from evalcore.tracked import following
 
         told: list[str] = []
         with open_history() as history:
@@ -67,10 +65,9 @@ class AlertOperator(BaseOperator):
             if not due:
                 self.log.info("nobody is told: of %d alarms none is confirmed", len(found))
                 return told
-            files = {
-                run: following(run) or canary_of(run) for run in dict.fromkeys(alarm.run for alarm in due)
-            }
-            runs, failures = self._wandb_runs(due, files)
+            files, failures = _files(due)
+            runs, unasked = self._wandb_runs(due, files)
+            failures += unasked
             links = _links(context, runs)
             listeners = [*self._channels(due, files, failures), *_on_wandb(due, runs)]
             if not listeners and not failures:
@@ -136,6 +133,23 @@ class AlertOperator(BaseOperator):
             if run is not None:
                 runs[checkpoint.digest] = run
         return runs, failures
+
+
+def _files(due: Sequence[Alarm]) -> tuple[dict[str, Watched | None], list[str]]:
+    """The file of each alarm's training run or canary, None where there is none; and which cannot be used."""
+    from evalcore.canary import canary_of
+    from evalcore.errors import ConfigError
+    from evalcore.tracked import following
+
+    files: dict[str, Watched | None] = {}
+    failures = []
+    for run in dict.fromkeys(alarm.run for alarm in due):
+        try:
+            files[run] = following(run) or canary_of(run)
+        except ConfigError as error:
+            files[run] = None
+            failures.append(str(error))
+    return files, failures
 
 
 def _on_wandb(due: Sequence[Alarm], runs: Mapping[str, WandbRun]) -> list[Listener]:

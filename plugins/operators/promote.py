@@ -34,10 +34,10 @@ class ProposeOperator(BaseOperator):
 
         params = context["params"]
         run, checkpoint = params["training_run"], params["checkpoint"]
-        tracked = following(run)
-        policy = tracked.baseline if tracked else Baseline(kind="previous")
         with open_history() as history:
             try:
+                tracked = following(run)
+                policy = tracked.baseline if tracked else Baseline(kind="previous")
                 proposed = propose(history, run, checkpoint, policy, params["benchmarks"] or ())
             except (ConfigError, ResultsError) as error:
                 raise AirflowFailException(str(error)) from error

@@ -177,3 +177,10 @@ def test_files_whose_nights_nobody_would_find_cannot_be_used(folder: Path) -> No
     assert found.keys() == {"a b", "b\u00e9", "a/c"}
     assert found["a b"] == "canary a b: letters, digits and . _ + = - make a name; rename the file"
     assert found["a/c"] == "canary a/c: its nights would be those of a-c; rename the file"
+
+
+def test_a_file_that_cannot_be_used_ends_no_hold(history: History, folder: Path, tmp_path: Path) -> None:
+    evaluated(history, tmp_path, 1, USUAL)
+    evaluated(history, tmp_path, 2, [right - 1 for right in USUAL])
+    (folder / "frozen.yaml").write_text("checkpoint: /ckpt/frozen\nsuite: tinny\n")
+    assert hold(history, "local").startswith("the stack moved: canary-frozen")

@@ -9,7 +9,7 @@ import pytest
 
 from evalcore import include
 from evalcore.errors import ConfigError
-from evalcore.tracked import Baseline, Tracked, followed, load_tracked
+from evalcore.tracked import Baseline, Tracked, followed, following, load_tracked
 
 PLAIN = "source: {path: /ckpt/run}\nsuite: tiny\n"
 
@@ -122,3 +122,21 @@ def test_an_address_in_the_wrong_place_is_not_shown(
     with pytest.raises(ConfigError, match=r"tracked llama: ") as error:
         load_tracked("llama")
     assert "hidden" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_file_that_cannot_be_used_is_not_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
+    (tmp_path / "tracked").mkdir()
+    good = "source: {path: /ckpt}\nsuite: tiny\n"
+    for name, text in (
+        ("torn", "source: {path: /ckpt"),
+        ("other", f"{good}training_run: named\nmargins: {{nope: 0.1}}\n"),
+        ("off", f"{good}enabled: false\nmargins: {{nope: 0.1}}\n"),
+    ):
+        (tmp_path / "tracked" / f"{name}.yaml").write_text(text)
+    for run, message in (("torn", "unreadable"), ("named", "tracked other: margins: 'nope'")):
+        with pytest.raises(ConfigError, match=message):
+            following(run)
+    assert following("off") is following("other") is following("nobody") is None

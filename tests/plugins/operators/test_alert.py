@@ -158,6 +158,24 @@ def test_a_channel_that_answers_late_has_taken_the_message(
     assert len(receivers.hook.received) == 1
 
 
+@pytest.mark.parametrize("kind", ["tracked", "canaries"])
+def test_a_file_that_cannot_be_used_is_no_reason_to_tell_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, kind: str
+) -> None:
+    run = {"tracked": "llama", "canaries": "canary-llama"}[kind]
+    with open_history() as history:
+        alarm = confirmed(history, tmp_path / "results", run=run)
+    folder = tmp_path / "include" / kind
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path / "include"))
+    place = {"tracked": "source: {path: /ckpt}", "canaries": "checkpoint: /ckpt/x"}[kind]
+    (folder / "llama.yaml").write_text(f"{place}\nsuite: tinny\nalerts: [team_hook]\n")
+    with pytest.raises(AirflowException, match=r"not everybody was told: .*llama: unknown suite 'tinny'"):
+        alert(alarm)
+    (folder / "llama.yaml").write_text(f"{place}\nsuite: tiny\nalerts: [team_hook]\n")
+    assert alert(alarm) == ["team_hook"]
+
+
 # A log that shows everything, and what is raised with all its causes.
 @pytest.mark.parametrize(
     "url",
