@@ -110,13 +110,16 @@ def compare(pairs: Sequence[Pair], *, margin: float = 0.0, alpha: float = ALPHA)
     estimate = mean([float(pair.difference) for pair in pairs], labels)
     assert estimate is not None, "there are pairs"
     method = _method(pairs, len(totals), margin)
+    signs = None
     if method == "t":
         assert estimate.std_err is not None, "there are many clusters"
         p_worse, p_fine = _student(estimate.value + margin, estimate.std_err, len(totals))
         reach = float(stats.t.isf(alpha, len(totals) - 1)) * estimate.std_err
         lower, upper = estimate.value - reach, estimate.value + reach
     else:
-        p_worse, p_fine = _sign_flip([total + shift * size for total, size in totals])
+        shifted = [total + shift * size for total, size in totals]
+        signs = sum(map(bool, shifted))
+        p_worse, p_fine = _sign_flip(shifted)
         lower, upper = _bounds(totals, alpha)
     verdict = Verdict.OK if p_fine <= alpha else Verdict.INCONCLUSIVE
     if p_worse <= alpha:
@@ -134,7 +137,7 @@ def compare(pairs: Sequence[Pair], *, margin: float = 0.0, alpha: float = ALPHA)
         alpha=alpha,
         method=method,
         verdict=verdict,
-        needed=_needed(pairs, labels, estimate.value + margin, alpha)
+        needed=_needed(pairs, labels, estimate.value + margin, alpha, signs)
         if verdict is Verdict.INCONCLUSIVE
         else "",
     )
@@ -200,11 +203,16 @@ def _bounds(totals: Sequence[tuple[Fraction, int]], alpha: float) -> tuple[float
     return lower / _GRID, upper / _GRID
 
 
-def _needed(pairs: Sequence[Pair], labels: Sequence[str], above: float, alpha: float) -> str:
+def _needed(
+    pairs: Sequence[Pair], labels: Sequence[str], above: float, alpha: float, signs: int | None
+) -> str:
     """How many more samples or problems would bring the standard error down to what the difference needs.
 
     The variance of d is that of the problems and that of sampling, w/n; w is estimated without bias from problems
     with two samples or more, and only w shrinks with more samples.
+
+    signs: of how many clusters there are signs to flip, if that is the test: however small the error, of fewer than
+    log2(1/alpha) even all alike say nothing.
     """
     estimate = mean([float(pair.difference) for pair in pairs], labels)
     assert estimate is not None, "there are pairs"
@@ -213,13 +221,13 @@ def _needed(pairs: Sequence[Pair], labels: Sequence[str], above: float, alpha: f
         return "more problems"
     wanted = (abs(above) / float(stats.t.isf(alpha, clusters - 1))) ** 2
     variance = estimate.std_err**2
-    more = math.ceil(len(pairs) * (variance / wanted - 1))
-    if more <= 0:
-        # Signs are few, or all differences are one: it is not the error that is too large.
-        return "more problems"
+    factor = variance / wanted
+    if signs is not None:
+        factor = max(factor, math.ceil(-math.log2(alpha)) / signs)
+    more = max(1, math.ceil(len(pairs) * (factor - 1)))
     problems = f"{more:,} more problems" if more <= 100 * len(pairs) else "far more problems"
     sampled = [pair for pair in pairs if pair.n > 1 and pair.base_n > 1]
-    if not sampled:
+    if not sampled or variance <= wanted:
         return problems
     sampling = math.fsum(_sampling(p.n, p.c) + _sampling(p.base_n, p.base_c) for p in sampled) / len(sampled)
     sampling /= len(pairs)  # of the mean

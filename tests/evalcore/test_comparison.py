@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -98,7 +100,74 @@ def test_problems_of_one_cluster_are_one_observation() -> None:
     assert (found.problems, found.clusters, found.method) == (200, 5, "sign-flip")
     assert found.p_worse == pytest.approx(1 / 32)
     # A cluster and a problem of one name are two.
-    assert compare([*pairs_of(-0.5), pairs_of(-0.5)[0]._replace(problem="x", cluster="p0")]).clusters == 2
+    two = compare([*pairs_of(-0.5), pairs_of(-0.5)[0]._replace(problem="x", cluster="p0")])
+    assert (two.clusters, two.std_err) == (2, 0.0)
+
+
+def test_errors_are_clustered_as_those_of_a_regression_on_nothing_are() -> None:
+    """Cluster-robust (CR1) errors of an intercept, by matrices: Cameron & Miller 2015, equations 10 and 12."""
+    rng = np.random.default_rng(4)
+    size, groups = 600, 130
+    cluster = rng.integers(0, groups, size)
+    base = rng.binomial(8, 0.6, size)
+    new = rng.binomial(8, np.clip(0.6 + rng.normal(0, 0.15, groups)[cluster], 0, 1))
+    pairs = [Pair(str(i), 8, int(new[i]), 8, int(base[i]), f"c{cluster[i]}") for i in range(size)]
+    found = compare(pairs, margin=0.01, alpha=0.03)
+    d, x = (new - base) / 8, np.ones((size, 1))
+    member = np.equal.outer(np.unique(cluster), cluster).astype(float)
+    scores = (member * (d - d.mean())) @ x
+    bread = np.linalg.inv(x.T @ x)
+    groups = len(member)
+    factor = groups / (groups - 1) * (size - 1) / (size - 1)
+    error = math.sqrt((factor * bread @ scores.T @ scores @ bread).item())
+    assert (found.method, found.clusters) == ("t", groups)
+    assert found.std_err == pytest.approx(error)
+    t = stats.t(df=groups - 1, loc=d.mean(), scale=error)
+    assert (found.lower, found.upper) == pytest.approx((t.ppf(0.03), t.ppf(0.97)))
+    assert (found.p_worse, found.p_fine) == pytest.approx((t.sf(-0.01), t.cdf(-0.01)))
+
+
+@pytest.mark.parametrize(("problems", "method"), [(FEW - 1, "sign-flip"), (FEW, "t")])
+def test_few_problems_are_tested_by_flipping_signs(problems: int, method: str) -> None:
+    assert compare(pairs_of(*[-0.25, 0.125] * problems)[:problems]).method == method
+
+
+def test_mcnemar_wants_one_sample_of_each_problem_on_both_sides() -> None:
+    single = [Pair(f"p{i}", 1, i % 2, 1, 1) for i in range(20)]
+    assert compare(single).method == "mcnemar"
+    assert compare([*single[1:], single[0]._replace(n=2)]).method == "sign-flip"
+    assert compare([*single[1:], single[0]._replace(base_n=2)]).method == "sign-flip"
+    assert (
+        compare([pair._replace(cluster=f"c{i // 2}") for i, pair in enumerate(single)]).method == "sign-flip"
+    )
+
+
+@pytest.mark.parametrize(
+    ("eighths", "verdict", "p_values"),
+    [
+        (-1, Verdict.REGRESSED, (0.0, 1.0)),
+        (0, Verdict.INCONCLUSIVE, (1.0, 1.0)),
+        (1, Verdict.OK, (1.0, 0.0)),
+    ],
+)
+def test_many_problems_that_all_differ_alike(
+    eighths: int, verdict: Verdict, p_values: tuple[float, float]
+) -> None:
+    found = compare(pairs_of(*[eighths / 8] * 150, base=4))
+    assert (found.method, found.verdict, (found.p_worse, found.p_fine)) == ("t", verdict, p_values)
+    assert found.lower == found.upper == eighths / 8
+
+
+def test_as_improbable_as_alpha_is_improbable_enough() -> None:
+    """Of five problems that all got worse one pattern of signs in 32 is so bad."""
+    worse, better = pairs_of(*[-0.25] * 5), pairs_of(*[0.25] * 5, base=4)
+    assert compare(worse, alpha=1 / 32).verdict is Verdict.REGRESSED
+    assert compare(better, alpha=1 / 32).verdict is Verdict.OK
+    for pairs in (worse, better):
+        assert compare(pairs, alpha=0.99 / 32).verdict is Verdict.INCONCLUSIVE
+    several = together({"a": compare(worse), "b": compare(better)}, critical=["a", "b"], alpha=2 / 32)
+    assert several["a"].verdict is Verdict.REGRESSED
+    assert {found.alpha for found in several.values()} == {2 / 32}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +236,97 @@ def test_one_sample_says_nothing_of_more() -> None:
     assert "samples" not in found.needed
 
 
+def test_what_is_needed_follows_from_both_variances() -> None:
+    rng = np.random.default_rng(6)
+    rates = rng.beta(2, 2, 150)
+    new, base = rng.binomial(4, np.clip(rates - 0.01, 0, 1)), rng.binomial(8, rates)
+    pairs = [Pair(str(i), 4, int(c), 8, int(b)) for i, (c, b) in enumerate(zip(new, base, strict=True))]
+    # Of these the variance of sampling is not known, and they change nothing about that of the others.
+    pairs += [Pair("x", 4, 1, 1, 1), Pair("y", 1, 1, 8, 3), Pair("z", 1, 0, 1, 0)]
+    found = compare(pairs)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.std_err is not None
+    wanted = (found.difference / stats.t.ppf(0.95, 152)) ** 2
+    p, q = new / 4, base / 8
+    sampling = (p * (1 - p) / 3 + q * (1 - q) / 7).mean() / 153
+    problems = math.ceil(153 * (found.std_err**2 / wanted - 1))
+    # The side with fewer samples says how many there are.
+    samples = math.ceil(4 * (sampling / (wanted - (found.std_err**2 - sampling)) - 1))
+    assert found.needed == f"{samples} more samples per problem, or {problems} more problems"
+
+
+def outcomes(**counts: int) -> list[Pair]:
+    """Problems with one sample each."""
+    sides = {"lost": (0, 1), "won": (1, 0), "same": (1, 1)}
+    each = [sides[name] for name, number in counts.items() for _ in range(number)]
+    return [Pair(f"p{i}", 1, c, 1, base) for i, (c, base) in enumerate(each)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "needed"),
+    [
+        pytest.param(pairs_of(-1, -1), "more problems", id="two"),
+        pytest.param(pairs_of(*[-0.25, 0.25] * 20, base=4), "more problems", id="no difference"),
+        # All alike, and still too few: five signs are one of 32 patterns.
+        pytest.param(pairs_of(*[-0.25] * 3), "2 more problems", id="three of five"),
+        pytest.param(pairs_of(*[-0.25] * 4), "1 more problems", id="four of five"),
+        pytest.param(outcomes(lost=4, same=26), "8 more problems", id="four of five that changed"),
+        # The tests by signs are not quite as sharp as the error is small.
+        pytest.param(outcomes(lost=6, won=1, same=43), "1 more problems", id="six of seven that changed"),
+        pytest.param(outcomes(lost=30, won=29, same=241), "far more problems", id="hardly any"),
+    ],
+)
+def test_how_many_more_problems(pairs: list[Pair], needed: str) -> None:
+    found = compare(pairs)
+    assert (found.verdict, found.needed) == (Verdict.INCONCLUSIVE, needed)
+
+
+def test_more_samples_are_said_where_they_help() -> None:
+    # Each problem did always the same: sampling adds nothing.
+    found = compare([Pair(f"p{i}", 8, 8 * (7 <= i < 100), 8, 8 * (i < 95)) for i in range(180)])
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.needed.endswith(" more problems (more samples alone would not do)")
+    # Less spread than sampling alone would make: nothing but sampling is in it.
+    found = compare([Pair(f"p{i}", 8, 4 + (-1) ** i, 8, 4 + (i % 40 == 0)) for i in range(200)])
+    assert found.std_err is not None
+    assert found.std_err**2 < 2 * 0.25 / 7 / 200
+    wanted = (found.difference / stats.t.ppf(0.95, 199)) ** 2
+    assert found.needed.startswith(f"{_of_sampling(wanted)} more samples per problem, or ")
+    # So far from settled that nobody would ask as often.
+    found = compare([Pair(f"p{i}", 8, 4 + (-1) ** i, 8, 4 + (i == 0)) for i in range(1000)])
+    assert (found.verdict, found.needed) == (Verdict.INCONCLUSIVE, "far more problems")
+
+
+def _of_sampling(wanted: float) -> int:
+    """More than eight samples of each of 200 problems, as in the test above, for an error of so much."""
+    news, bases = [3 / 8, 5 / 8], [5 / 8] + [4 / 8] * 39
+    each = np.mean([p * (1 - p) / 7 for p in news]) + np.mean([p * (1 - p) / 7 for p in bases])
+    return math.ceil(8 * (each / 200 / wanted - 1))
+
+
+def test_sums_without_a_common_measure_are_rounded() -> None:
+    """Of problems with other numbers of samples each: close to exact, and in little memory."""
+    sizes = [3, 5, 7, 8, 11, 13, 9, 10, 12, 6]
+    pairs = [Pair(f"p{n}", n, n // 3, n, (n + 1) // 2) for n in sizes]
+    tracemalloc.start()
+    found = compare(pairs, margin=0.03)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    values = [pair.difference + Fraction("0.03") for pair in pairs]
+    patterns = [
+        sum(s * v for s, v in zip(signs, values, strict=True))
+        for signs in itertools.product((1, -1), repeat=10)
+    ]
+    assert found.p_worse == pytest.approx(np.mean([it <= sum(values) for it in patterns]), abs=2 / 1024)
+    assert found.p_fine == pytest.approx(np.mean([it >= sum(values) for it in patterns]), abs=2 / 1024)
+    assert peak < 10e6
+
+
+def test_bounds_of_large_clusters_are_shares() -> None:
+    pairs = [Pair(f"p{i}", 8, 0, 8, 8, f"c{i % 2}") for i in range(10)]
+    assert (compare(pairs).lower, compare(pairs).upper) == (-1, 1)
+
+
 def test_all_nights_together_spend_alpha() -> None:
     assert spent(0.05, 1) == pytest.approx(0.0304, abs=1e-4)
     assert math.fsum(spent(0.05, night) for night in range(1, 100_000)) == pytest.approx(0.05, abs=1e-6)
@@ -198,4 +358,5 @@ def test_a_verdict_holds_for_all_together() -> None:
 @pytest.mark.parametrize("problems", [1, 2, 3, 4])
 def test_what_is_needed_is_never_less_than_nothing(problems: int, c: int, base_c: int) -> None:
     found = compare([Pair(f"p{i}", 4, c, 4, base_c) for i in range(problems)], margin=0.01)
-    assert (found.verdict, found.needed) == (Verdict.INCONCLUSIVE, "more problems")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert re.fullmatch(r"([1-9]\d* )?more problems", found.needed)
