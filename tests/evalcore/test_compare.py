@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from evalcore.baseline import choose
 from evalcore.cli import app
-from evalcore.compare import as_text, compare_folders, compare_recorded, sentence
+from evalcore.compare import MARGIN, as_text, compare_folders, compare_recorded, margins_of, sentence
 from evalcore.comparison import Verdict
-from evalcore.errors import ResultsError
+from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import open_history
 from evalcore.manifest import COUNTS
 from evalcore.summarize import summarize
@@ -240,7 +240,123 @@ def test_the_command_prints_it_and_its_exit_code_is_the_verdict(tmp_path: Path) 
     )
     assert (done.exit_code, "| ok" in done.stdout) == (0, True)
     done = CliRunner().invoke(app, ["compare", str(new), str(base), "--margin", "nothing=0.6"])
-    assert done.exit_code != 0
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == f"{new} has no benchmark 'nothing'; it has toy"
+
+
+def test_what_is_advisory_is_no_part_of_the_critical_ones(tmp_path: Path) -> None:
+    """Six problems that all got worse: one in 64. Of one critical benchmark that is enough, of four it is not."""
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        results(tmp_path, name, [3] * 6, step=900)
+        results(tmp_path, name, [2] * 6 if name == "a" else [3] * 6, step=1800)
+    folders = tmp_path / "step-1800", tmp_path / "step-900"
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        for place in sorted(tmp_path.glob("step-*/*")):
+            history.record(place)
+        both = history.evaluations(run="tiny")
+        chosen = list(zip(both[:4], both[4:], strict=True))
+        for advisory, verdict in (((), Verdict.INCONCLUSIVE), (names[1:], Verdict.REGRESSED)):
+            by_folder = compare_folders(*folders, margin=0.0, advisory=advisory)
+            assert {it.benchmark: it.found.verdict for it in by_folder.benchmarks}["a"] is verdict
+            recorded = compare_recorded(history, chosen, margin=0.0, advisory=advisory)
+            assert [it.found for it in recorded.benchmarks] == [it.found for it in by_folder.benchmarks]
+    with pytest.raises(ConfigError, match="has no benchmark 'e'; it has a, b, c, d"):
+        compare_folders(*folders, advisory=["e"])
+
+
+def test_a_margin_is_a_benchmarks_own_in_the_history_too(tmp_path: Path) -> None:
+    for name in ("hard", "soft"):
+        results(tmp_path, name, [3] * 40, step=900)
+        results(tmp_path, name, [2] * 40, step=1800)
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        for place in sorted(tmp_path.glob("step-*/*")):
+            history.record(place)
+        both = history.evaluations(run="tiny")
+        chosen = list(zip(both[:2], both[2:], strict=True))
+        compared = compare_recorded(history, chosen, margins={"soft": 0.3})
+    assert {it.benchmark: (it.found.verdict, it.found.margin) for it in compared.benchmarks} == {
+        "hard": (Verdict.REGRESSED, MARGIN),
+        "soft": (Verdict.OK, 0.3),
+    }
+
+
+def evaluated(folder: Path, step: int, problems: dict[str, int], **asked: Any) -> Path:
+    """A folder of problems with so many of SAMPLES samples right, and their greedy answer if more than half are."""
+    checkpoint = CHECKPOINT.model_copy(update={"name": f"step-{step}", "step": step, "digest": f"d{step}"})
+    made_by = manifest(len(problems), asked.pop("samples", SAMPLES), checkpoint=checkpoint, **asked)
+    rows = [
+        Sample(name, s, "7", c > 2 if s < 0 else s < c, judge=(c > 2 if s < 0 else s >= c))
+        for name, c in problems.items()
+        for s in range(-made_by.greedy, made_by.samples)
+    ]
+    place = folder / f"step-{step}" / "toy"
+    place.parent.mkdir()
+    summarize(write(place, made_by, rows))
+    return place
+
+
+@pytest.mark.parametrize("greedy_alone", [900, 1800])
+def test_where_one_side_has_greedy_answers_alone_those_are_compared(
+    tmp_path: Path, greedy_alone: int
+) -> None:
+    problems = {f"p{i}": 3 for i in range(8)}
+    for step in (900, 1800):
+        samples = 0 if step == greedy_alone else SAMPLES
+        right = problems if step == 900 else dict.fromkeys(problems, 1)
+        evaluated(tmp_path, step, right, samples=samples, greedy=True)
+    [it] = compare_folders(tmp_path / "step-1800", tmp_path / "step-900").benchmarks
+    assert (it.mode, it.base_value, it.value, it.found.verdict) == ("greedy", 1.0, 0.0, Verdict.REGRESSED)
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        for folder in sorted(tmp_path.glob("step-*/*")):
+            history.record(folder)
+        newest, older = history.evaluations(run="tiny")
+        assert compare_recorded(history, [(newest, older)]).benchmarks == (it,)
+
+
+def test_a_judges_verdicts_count_where_the_benchmark_needs_one(tmp_path: Path) -> None:
+    """The judge says the contrary of the grader."""
+    problems = {f"p{i}": 3 for i in range(8)}
+    for step, right in ((900, problems), (1800, dict.fromkeys(problems, 1))):
+        evaluated(tmp_path, step, right, judged=True)
+    [it] = compare_folders(tmp_path / "step-1800", tmp_path / "step-900").benchmarks
+    assert (it.column, it.base_value, it.value) == ("judge_correct", 0.25, 0.75)
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        for folder in sorted(tmp_path.glob("step-*/*")):
+            history.record(folder)
+        newest, older = history.evaluations(run="tiny")
+        assert compare_recorded(history, [(newest, older)]).benchmarks == (it,)
+
+
+def test_what_the_new_one_lacks_is_said(tmp_path: Path) -> None:
+    for name in ("toy", "lost"):
+        base = results(tmp_path, name, [4] * 10, step=900)
+    compared = compare_folders(results(tmp_path, "toy", [4] * 10, step=1800), base)
+    assert compared.refused == {"lost": f"in {base} alone"}
+
+
+def test_the_worst_losses_come_first_and_then_the_best_gains(tmp_path: Path) -> None:
+    base = results(tmp_path, "toy", [4, 2, 0, 1, 3, 2], step=900)
+    new = results(tmp_path, "toy", [3, 0, 1, 4, 3, 0], step=1800)
+    [it] = compare_folders(new, base).benchmarks
+    assert [pair.problem for pair in it.flipped(9)] == ["p1", "p5", "p0", "p3", "p2"]
+    assert [pair.problem for pair in it.flipped(4)] == ["p1", "p5", "p0", "p3"]
+    assert [pair.problem for pair in it.flipped(2)] == ["p1", "p5"]
+
+
+def test_names_do_not_steer_a_terminal(tmp_path: Path) -> None:
+    evaluated(tmp_path, 900, {"a\x1b[2J": 4})
+    evaluated(tmp_path, 1800, {"a\x1b[2J": 0})
+    text = as_text(compare_folders(tmp_path / "step-1800", tmp_path / "step-900"))
+    assert ": 4/4 → 0/4" in text
+    assert "\x1b" not in text
+
+
+def test_margins_are_shares() -> None:
+    assert margins_of(["0.02", "aime24=0.05"]) == {"": 0.02, "aime24": 0.05}
+    for wrong in ("1", "-0.01", "aime24=5", "aime24=", "nan"):
+        with pytest.raises(ConfigError, match=f"--margin {wrong}: expected a share"):
+            margins_of([wrong])
 
 
 def test_of_a_folder_of_several_checkpoints_none_is_chosen(tmp_path: Path) -> None:
