@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evalcore.canary import Canary, canaries, hold, judge_stack, lineage, night_name, request, unwatched
+from evalcore.comparison import ALPHA, spent
 from evalcore.errors import ConfigError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State
-from evalcore.history.store import History
+from evalcore.history.store import Evaluation, History
 from evaluations import checkpoint, record
 
 PROBLEMS = 60
@@ -97,6 +100,84 @@ def test_another_prompt_is_another_baseline(history: History, tmp_path: Path) ->
     of = checkpoint(lineage("frozen"), 2, name=night_name(night(2)), digest="frozen")
     record(history, tmp_path / "results", of, [0] * PROBLEMS, chat_template="other")
     assert judge_stack(history, "frozen", CANARY, night(2)) == []
+
+
+def test_nights_spend_alpha_each_its_own_part_and_anew_after_a_change(
+    history: History, tmp_path: Path
+) -> None:
+    moved = [right - 1 for right in USUAL]
+    for day in (1, 2):
+        assert evaluated(history, tmp_path, day, USUAL) == []
+    (alarm,) = evaluated(history, tmp_path, 3, moved)
+    assert alarm.alpha == pytest.approx(spent(ALPHA, 2))
+    for day, right in ((4, USUAL), (5, moved)):
+        of = checkpoint(lineage("frozen"), day, name=night_name(night(day)), digest="frozen")
+        record(history, tmp_path / "results", of, right, chat_template="other")
+        found = judge_stack(history, "frozen", CANARY, night(day))
+    assert found[0].alpha == pytest.approx(spent(ALPHA, 1))
+
+
+def test_half_a_night_and_other_weights_say_nothing_of_the_stack(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated(history, tmp_path, 1, USUAL)
+    of = checkpoint(lineage("frozen"), 2, name=night_name(night(2)), digest="thawed")
+    record(history, tmp_path / "results", of, [0] * PROBLEMS)
+    assert judge_stack(history, "frozen", CANARY, night(2)) == []
+    of = checkpoint(lineage("frozen"), 3, name=night_name(night(3)), digest="frozen")
+    record(history, tmp_path / "results", of, [0] * PROBLEMS)
+    all_of = history.evaluations
+    for torn_step in (3, 1):
+
+        def torn(step: int = torn_step, **of: Any) -> list[Evaluation]:
+            return [replace(it, complete=it.checkpoint.step != step) for it in all_of(**of)]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(history, "evaluations", torn)
+            assert judge_stack(history, "frozen", CANARY, night(3)) == []
+    assert len(judge_stack(history, "frozen", CANARY, night(3))) == 1
+
+
+def test_as_far_as_its_margin_a_canary_may_move(history: History, tmp_path: Path) -> None:
+    lenient = CANARY.model_copy(update={"margins": {"toy": 0.3}})
+    for day, by in ((1, 0), (2, -1), (3, +1)):
+        of = checkpoint(lineage("frozen"), day, name=night_name(night(day)), digest="frozen")
+        record(history, tmp_path / "results", of, [right + by for right in USUAL])
+        assert judge_stack(history, "frozen", lenient, night(day)) == []
+    assert len(judge_stack(history, "frozen", CANARY, night(3))) == 1
+
+
+def test_a_night_without_a_benchmark_does_not_say_that_it_is_back(history: History, tmp_path: Path) -> None:
+    for day, right, benchmarks in ((1, USUAL, "ab"), (2, [0] * PROBLEMS, "a"), (3, USUAL, "b")):
+        of = checkpoint(lineage("frozen"), day, name=night_name(night(day)), digest="frozen")
+        for benchmark in benchmarks:
+            record(history, tmp_path / "results", of, right, benchmark=benchmark)
+        judge_stack(history, "frozen", CANARY, night(day))
+    assert "a by -62.5 points" in hold(history, "local")
+
+
+def test_what_is_over_is_not_begun_again_by_a_task_that_is_tried_again(
+    history: History, tmp_path: Path
+) -> None:
+    for day, right in ((1, USUAL), (2, [0] * PROBLEMS), (3, USUAL)):
+        evaluated(history, tmp_path, day, right)
+    assert judge_stack(history, "frozen", CANARY, night(2)) == []
+    assert hold(history, "local") == ""
+
+
+def test_a_canary_whose_file_is_gone_holds_nothing_back(
+    history: History, folder: Path, tmp_path: Path
+) -> None:
+    for day, right in ((1, USUAL), (2, [0] * PROBLEMS)):
+        evaluated(history, tmp_path, day, right)
+    (folder / "other.yaml").write_text("checkpoint: /ckpt/other\nsuite: tiny\n")
+    assert hold(history, "local")
+    (folder / "frozen.yaml").unlink()
+    assert hold(history, "local") == ""
+
+
+def test_the_lineage_of_a_canary_in_a_folder_is_a_name() -> None:
+    assert lineage("team/frozen") == "canary-team-frozen"
 
 
 def test_each_night_is_an_evaluation_of_its_own() -> None:

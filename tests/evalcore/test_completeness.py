@@ -85,6 +85,44 @@ def test_a_distributed_checkpoint_without_its_last_file_or_byte(tmp_path: Path) 
         check_complete(folder)
 
 
+def test_a_file_may_be_longer_than_what_is_named_of_it(tmp_path: Path) -> None:
+    folder = distributed(tmp_path / "step-1")
+    with (folder / "__0_0.distcp").open("ab") as file:
+        file.write(bytes(8))
+    assert check_complete(folder) is Format.DISTRIBUTED
+
+
+def test_metadata_that_names_nothing_is_not_complete(tmp_path: Path) -> None:
+    folder = distributed(tmp_path / "step-1")
+    (folder / ".metadata").write_bytes(pickle.dumps(_Empty()))
+    with pytest.raises(CheckpointError, match="metadata: names no files"):
+        check_complete(folder)
+
+
+class _Empty:
+    """As torch's Metadata, of nothing."""
+
+    def __init__(self) -> None:
+        self.storage_data: dict[str, object] = {}
+
+
+def test_what_cannot_be_read_is_not_said_to_be_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = distributed(tmp_path / "step-1")
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError):
+        check_complete(folder)
+
+
+def test_the_marker_is_of_iterations_alone(tmp_path: Path) -> None:
+    hf(tmp_path / "iter_0000020-hf")
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("10")
+    assert check_complete(tmp_path / "iter_0000020-hf") is Format.HF
+
+
 def test_both_halves_of_a_distributed_checkpoint_count(tmp_path: Path) -> None:
     distributed(tmp_path / "step-100" / "model")
     (distributed(tmp_path / "step-100" / "optim") / "__0_0.distcp").unlink()

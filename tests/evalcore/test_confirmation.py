@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalcore.compare import compare_recorded
-from evalcore.confirmation import requests, run_name, settle, suspicions, unconfirmable
+from evalcore.confirmation import ALPHA, requests, run_name, settle, suspicions, unconfirmable
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import History
+from evalcore.rates import MARGINS, RateKind
 from evaluations import checkpoint, record
 
 PROBLEMS = 40
@@ -103,6 +105,63 @@ def test_several_baselines_are_each_asked_for_their_benchmarks(history: History,
     }
 
 
+def test_a_checkpoint_without_a_step_and_one_of_step_0(history: History, tmp_path: Path) -> None:
+    sides = [checkpoint("r", 0), checkpoint("r", 9, name="final").model_copy(update={"step": None})]
+    base, new = (record(history, tmp_path / "results", it, GOOD) for it in sides)
+    alarms = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, 0.01, 0.05)])
+    asked = {conf["name"]: conf for conf in requests(history, alarms, PARAMS)}
+    assert asked["step-0"]["step"] == 0
+    assert "step" not in asked["final"]
+
+
+def test_each_alarm_is_confirmed_on_other_seeds_in_runs_of_its_own(history: History, tmp_path: Path) -> None:
+    long = "r" * 200
+    base, *new = (record(history, tmp_path / "results", checkpoint(long, s), GOOD) for s in (1, 2, 3))
+    first, second = Alarms(history).raise_([Suspicion(Kind.REGRESSION, it, base, 0.01, 0.05) for it in new])
+    seeds = {requests(history, [alarm], PARAMS)[0]["seed"] for alarm in (first, second)}
+    assert len(seeds) == 2
+    names = [run_name(alarms, first.checkpoint) for alarms in ([first, second], [second, first], [second])]
+    assert names[0] == names[1] != names[2]
+    assert max(map(len, names)) <= 200
+
+
+def test_half_of_an_evaluation_confirms_nothing(
+    history: History, alarms: list[Alarm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_again(history, tmp_path, alarms, GOOD, GOOD)
+    whole = history.evaluations
+    torn = lambda **of: [replace(it, complete=False) for it in whole(**of)]  # noqa: E731
+    monkeypatch.setattr(history, "evaluations", torn)
+    (settled,) = settle(history, alarms)
+    assert settled.reason == "could not be confirmed: there is no whole evaluation of both on fresh seeds"
+
+
+@pytest.mark.parametrize(("margin", "state"), [(0.01, State.CONFIRMED), (0.6, State.REFUTED)])
+def test_it_is_confirmed_by_its_own_margin(
+    history: History, tmp_path: Path, margin: float, state: State
+) -> None:
+    base, new = (record(history, tmp_path / "results", checkpoint("r", s), GOOD) for s in (100, 200))
+    raised = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, margin, 0.05)])
+    look_again(history, tmp_path, raised, BAD, GOOD)
+    assert [it.state for it in settle(history, raised)] == [state]
+
+
+def test_a_confirmation_is_one_test_however_many_nights_there_were(history: History, tmp_path: Path) -> None:
+    """Of six problems that got worse one pattern of 64: enough for one test, though not for the hundredth night."""
+    good, less = [3] * 6, [2] * 6
+    base, new = (record(history, tmp_path / "results", checkpoint("r", s), good) for s in (100, 200))
+    raised = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, 0.01, 1e-6)])
+    look_again(history, tmp_path, raised, less, good)
+    assert ALPHA > 1 / 64
+    assert settle(history, raised)[0].state is State.CONFIRMED
+
+
+def test_a_checkpoint_without_a_place_cannot_be_asked_again(alarms: list[Alarm]) -> None:
+    (alarm,) = alarms
+    lost = replace(alarm, baseline=alarm.baseline.model_copy(update={"path": None}))
+    assert unconfirmable([lost], PARAMS) == "it is not known where r/step-100 is"
+
+
 def test_worse_again_is_confirmed(history: History, alarms: list[Alarm], tmp_path: Path) -> None:
     look_again(history, tmp_path, alarms, BAD, GOOD)
     (settled,) = settle(history, alarms)
@@ -136,6 +195,7 @@ def test_a_rate_that_rose_is_an_alarm_of_its_own(
     pair = [(chosen[1], chosen[0])]
     raised = Alarms(history).raise_(suspicions(compare_recorded(history, pair).benchmarks, pair))
     assert [alarm.kind for alarm in raised] == [Kind.TRUNCATION], "as many are right as before"
+    assert raised[0].margin == MARGINS[RateKind.TRUNCATION]
     for side, cut in zip(sides, (0, again), strict=True):
         named = side.model_copy(update={"run": run_name(raised, side)})
         record(history, tmp_path / "again", named, GOOD, seed=6, cut_off=cut)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,9 @@ from evalcore.discovery import (
     Found,
     at_path,
     find,
+    main,
+    missing,
+    newest,
     request,
     run_id,
     step_of,
@@ -46,7 +50,16 @@ def names(training_run: Tracked, **options: Any) -> list[str]:
 
 
 def test_complete_ones_the_oldest_step_first(tmp_path: Path) -> None:
-    for name in ("step-1000", "step-200", "final", "step-30", "step-300.tmp", "tmp-checkpoint-5", ".step-7"):
+    for name in (
+        "step-1000",
+        "step-200",
+        "final",
+        "step-30",
+        "step-300.tmp",
+        "step-301.TMP",
+        "tmp-checkpoint-5",
+        ".step-7",
+    ):
         write(tmp_path / name)
     (write(tmp_path / "step-40") / "model.safetensors").unlink()
     (tmp_path / "step-50").write_text("a file")
@@ -125,6 +138,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         ("step1000-tokens4B", 1000),
         ("stage2-ingredient1-step3000-tokens7B", 3000),
         ("epoch_0_step_100", 100),
+        ("iter_2-step_300", 300),
         ("1500", 1500),
         ("run7", 7),
         ("final", None),
@@ -211,6 +225,41 @@ def test_what_the_run_is_asked() -> None:
     }
     plain = request(tracked(), found(step=0))["conf"]
     assert set(plain) == {"checkpoint", "training_run", "step", "suite", "cluster"}
+
+
+def test_the_newest_is_the_complete_one_of_the_highest_step(tmp_path: Path) -> None:
+    for name in ("step-30", "step-200", "final"):
+        write(tmp_path / name)
+    (write(tmp_path / "step-1000") / "model.safetensors").unlink()
+    found = newest(Folder(str(tmp_path)))
+    assert found is not None
+    assert found.name == "step-200"
+    (tmp_path / "empty").mkdir()
+    assert newest(Folder(str(tmp_path / "empty"))) is None
+
+
+def test_what_cannot_be_read_is_not_complete_and_no_accident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_: object) -> None:
+        raise PermissionError(13, "Permission denied", "step-1")
+
+    monkeypatch.setattr("evalcore.discovery.check_complete", refused)
+    assert missing(tmp_path) == "[Errno 13] Permission denied: 'step-1'"
+    monkeypatch.setattr(Folder, "list", refused)
+    asked = io.TextIOWrapper(io.BytesIO(b'{"list": "/ckpt"}'))
+    monkeypatch.setattr(sys, "stdin", asked)
+    assert main() == 1
+    assert capsys.readouterr().err == "evalcore: error: [Errno 13] Permission denied: 'step-1'\n"
+
+
+def test_what_a_login_shell_says_is_no_answer() -> None:
+    class Chatty:
+        def run(self, *_: object, **__: object) -> bytes:
+            return b'Welcome to the cluster!\n["no tokenizer yet"]'
+
+    place = ClusterFolder("/ckpt", cast(Cluster, Chatty()))
+    assert place.missing([found()]) == ["no tokenizer yet"]
 
 
 @pytest.mark.slow

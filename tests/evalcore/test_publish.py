@@ -64,6 +64,20 @@ def test_the_step_may_be_said(server: Server, checkpoint: Path) -> None:
     assert server.runs["evaluate_checkpoint"][published.run_id]["conf"]["step"] == 7
 
 
+def test_the_first_step_is_one(server: Server, checkpoint: Path) -> None:
+    published = publish.publish(str(checkpoint), "llama", step=0)
+    assert server.runs["evaluate_checkpoint"][published.run_id]["conf"]["step"] == 0
+
+
+def test_suite_and_cluster_may_be_said(
+    server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALCORE_AIRFLOW_URL", f"{server.url}/")
+    published = publish.publish(str(checkpoint), "llama", suite="nightly", cluster="there")
+    conf = server.runs["evaluate_checkpoint"][published.run_id]["conf"]
+    assert (conf["suite"], conf["cluster"], conf["overrides"]) == ("nightly", "there", ["inference.seed=5"])
+
+
 def test_a_run_that_nobody_follows_needs_a_suite(server: Server, checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match=r"'other' has no file in tracked/ .*: give --suite"):
         publish.publish(str(checkpoint), "other")
@@ -138,6 +152,7 @@ def test_what_airflow_refuses_is_said_at_once(
         ("airflow:8080", "set it to the address"),
         ("file:///etc/passwd", "set it to the address"),
         ("http://me:hidden@airflow", "has credentials in it"),
+        ("http://hidden@airflow", "has credentials in it"),
         ("http://[airflow", "set it to the address"),
         ("http://airflow:port", "set it to the address"),
         ("http://airflow:8080 ", "set it to the address"),

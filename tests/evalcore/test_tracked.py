@@ -37,6 +37,31 @@ def test_defaults(folder: Path) -> None:
     assert tracked.source.from_step == 0
 
 
+def test_at_night_the_nightly_suite_is_asked_with_its_own_benchmarks(folder: Path) -> None:
+    (folder / "team").mkdir()
+    (folder / "team" / "llama.yaml").write_text(f"{PLAIN}benchmarks: 'tiny-arithmetic:4'\nnightly: default\n")
+    tracked = load_tracked("team/llama")
+    assert tracked.training_run == "llama"
+    assert tracked.asked() == {"suite": "tiny", "benchmarks": "tiny-arithmetic:4", "cluster": "local"}
+    assert tracked.at_night().asked() == {"suite": "default", "cluster": "local"}
+
+
+def test_a_training_run_is_followed_by_its_own_file(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.yaml").write_text(f"{PLAIN}description: {name}\nenabled: {name != 'c'}\n")
+    followed_by = following("b")
+    assert followed_by is not None
+    assert followed_by.description == "b"
+    assert following("c") is following("d") is None
+
+
+@pytest.mark.parametrize("margin", ["0", "1", "-0.1"])
+def test_a_margin_that_is_none_or_all(folder: Path, margin: str) -> None:
+    (folder / "a.yaml").write_text(f"{PLAIN}margins: {{tiny-arithmetic: {margin}}}\n")
+    with pytest.raises(ConfigError, match=r"tracked a: margins\.tiny-arithmetic: "):
+        load_tracked("a")
+
+
 @pytest.mark.parametrize(
     ("written", "baseline"),
     [
