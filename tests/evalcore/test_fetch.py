@@ -342,3 +342,7 @@ def test_the_rest_of_a_request_is_checked_first(hub: Hub, tmp_path: Path) -> Non
 )
 def test_sizes(size: float, text: str) -> None:
     assert module.size_text(size) == text
+
+
+def test_what_a_login_shell_says_is_no_outlook() -> None:
+    assert Outlook.from_json(b'Welcome to the cluster!\n{"is_here":true}') == Outlook(True)

@@ -62,6 +62,24 @@ def test_as_much_more_as_is_fine_is_no_alarm(column: str) -> None:
     assert only({column: pairs([101 + margin] * 300, base, n=1000)}).is_alarm
 
 
+def test_how_much_is_fine() -> None:
+    """Who changes these changes who is told of what, and says so here and in the changelog."""
+    assert {str(kind): margin for kind, margin in MARGINS.items()} == {
+        "no_answer": 0.02,
+        "truncation": 0.02,
+        "repetition": 0.01,
+        "judge_unparsable": 0.01,
+        "server_errors": 0.01,
+    }
+    assert (LONGER, SHORTER) == (0.25, 0.5)
+
+
+def test_a_length_is_not_said_to_want_more_samples() -> None:
+    """What would settle it is said of the contrasts, in which samples are parts of a thousand."""
+    rate = only({TOKENS: pairs([9, 10, 14, 13, 8, 12, 15, 11], [10] * 8)})
+    assert (rate.found.verdict, rate.found.needed) == (Verdict.INCONCLUSIVE, "")
+
+
 def lengths(problems: int, factor: float, seed: int = 1) -> list[Pair]:
     """Of answers to problems that need more and fewer tokens, as real ones are spread."""
     rng = np.random.default_rng(seed)

@@ -38,9 +38,9 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
 
 
-def results(folder: Path, step: int, right: int) -> Path:
-    checkpoint = Checkpoint(path=None, run="r", name=f"step-{step}", step=step, digest=f"d{step}")
-    place = folder / f"step-{step}" / "toy"
+def results(folder: Path, step: int, right: int, run: str = "r") -> Path:
+    checkpoint = Checkpoint(path=None, run=run, name=f"step-{step}", step=step, digest=f"{run}{step}")
+    place = folder / run / f"step-{step}" / "toy"
     place.mkdir(parents=True)
     rows = [Sample(f"p{i}", s, "7", s < right) for i in range(40) for s in range(SAMPLES)]
     summarize(write(place, manifest(40, SAMPLES, checkpoint=checkpoint), rows))
@@ -65,6 +65,10 @@ def compare(recorded: dict[str, int]) -> dict[str, Any]:
 def test_the_third_checkpoint_is_worse_than_the_second(tmp_path: Path) -> None:
     with pytest.raises(AirflowSkipException, match="toy: there is no baseline yet"):
         compare(record(toy=results(tmp_path, 900, 2)))
+    for step in (900, 1200, 1500):
+        record(
+            toy=results(tmp_path, step, 3, run="another, whose comparisons spend nothing of this one's alpha")
+        )
     better = compare(record(toy=results(tmp_path, 1200, 3)))
     assert (better["verdict"], better["alpha"]) == ("ok", spent(0.05, 1))
     worse = compare(record(toy=results(tmp_path, 1500, 1)))
