@@ -38,12 +38,14 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
 
 
-def results(folder: Path, step: int, right: int, run: str = "r") -> Path:
+def results(
+    folder: Path, step: int, right: int, *, run: str = "r", benchmark: str = "toy", problems: int = 40
+) -> Path:
     checkpoint = Checkpoint(path=None, run=run, name=f"step-{step}", step=step, digest=f"{run}{step}")
-    place = folder / run / f"step-{step}" / "toy"
+    place = folder / run / f"step-{step}" / benchmark
     place.mkdir(parents=True)
-    rows = [Sample(f"p{i}", s, "7", s < right) for i in range(40) for s in range(SAMPLES)]
-    summarize(write(place, manifest(40, SAMPLES, checkpoint=checkpoint), rows))
+    rows = [Sample(f"p{i}", s, "7", s < right) for i in range(problems) for s in range(SAMPLES)]
+    summarize(write(place, manifest(problems, SAMPLES, name=benchmark, checkpoint=checkpoint), rows))
     return place
 
 
@@ -162,3 +164,46 @@ def test_the_file_that_follows_the_run_says_what_is_compared_with_what(
     with open_history() as history:
         Alarms(history).promote(better.values(), by="ada")
     assert compare(recorded)["sentence"].startswith("r/step-1500 against r/step-1200: regressed on toy")
+
+
+def test_alarms_are_of_what_is_critical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("tracked", "benchmarks"):
+        (tmp_path / "include" / kind).mkdir(parents=True)
+    for name in ("toy", "minor"):
+        (tmp_path / "include" / "benchmarks" / f"{name}.yaml").write_text(
+            f"name: {name}\ndescription: sums\nsource: {{path: toy.jsonl}}\nprompt: tiny/arithmetic\n"
+            "grader: math\nsamples: 1\n"
+        )
+    (tmp_path / "include" / "tracked" / "r.yaml").write_text(
+        "source: {path: /ckpt/r}\nsuite: tiny\nbenchmarks: toy,minor\ncritical: [toy]\n"
+    )
+    monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path / "include"))
+
+    def evaluated(step: int, toy: int, minor: int) -> dict[str, int]:
+        return record(
+            toy=results(tmp_path, step, toy, problems=6),
+            minor=results(tmp_path, step, minor, benchmark="minor"),
+        )
+
+    evaluated(900, 3, 3)
+    ti = TaskInstance()
+    assert to_confirm(evaluated(1200, 3, 1), ti) == []
+    assert ti.xcoms["compared"]["sentence"].endswith(": regressed on minor by 50.0 points")
+    # One of 64, at an alpha of 0.03: enough, so long as the other is none of the critical ones.
+    (tmp_path / "second").mkdir()
+    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/second/history.sqlite")
+    evaluated(1500, 3, 3)
+    assert to_confirm(evaluated(1800, 2, 3), TaskInstance())[0]["conf"]["alarms"] == [1]
+
+
+def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalcore.canary.hold", lambda _, cluster: f"the stack of {cluster} moved")
+    for step, right in ((900, 3), (1200, 1)):
+        recorded = record(toy=results(tmp_path, step, right))
+    ti = TaskInstance()
+    assert to_confirm(recorded, ti) == []
+    assert ti.xcoms["compared"]["held"] == "the stack of local moved"
+    with open_history() as history:
+        assert [(it.state, it.reason) for it in Alarms(history).find()] == [
+            (State.HELD, "the stack of local moved")
+        ]
