@@ -17,11 +17,6 @@ from operators.promote import PromoteOperator, ProposeOperator
 from task_instance import TaskInstance
 
 
-@pytest.fixture(autouse=True)
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
-
-
 @pytest.fixture
 def alarm(tmp_path: Path) -> Alarm:
     with open_history() as history:

@@ -30,11 +30,6 @@ class Ti(NamedTuple):
     log_url: str = LOG
 
 
-@pytest.fixture(autouse=True)
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
-
-
 @pytest.fixture
 def alarm(tmp_path: Path) -> Alarm:
     with open_history() as history:

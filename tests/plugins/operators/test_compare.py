@@ -33,11 +33,6 @@ class Pulled:
         return self.settings if key == "settings" else self.planned
 
 
-@pytest.fixture(autouse=True)
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
-
-
 def results(
     folder: Path, step: int, right: int, *, run: str = "r", benchmark: str = "toy", problems: int = 40
 ) -> Path:

@@ -34,11 +34,6 @@ class Finished(TaskInstance):
         return [{"task_id": "again", "map_index": i, "state": state} for i, state in enumerate(self.ended)]
 
 
-@pytest.fixture(autouse=True)
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
-
-
 @pytest.fixture
 def alarm(tmp_path: Path) -> Alarm:
     with open_history() as history:

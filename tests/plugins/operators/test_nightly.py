@@ -25,7 +25,6 @@ class Run(NamedTuple):
 
 @pytest.fixture
 def include(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EVALCORE_HISTORY", f"sqlite:///{tmp_path}/history.sqlite")
     folder = tmp_path / "include"
     for kind in ("tracked", "canaries"):
         (folder / kind).mkdir(parents=True)
