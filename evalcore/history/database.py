@@ -135,7 +135,7 @@ def migrate(engine: Engine) -> None:
     """Bring the schema up to date, in one transaction: an interrupted one leaves nothing behind.
 
     Raises:
-        ResultsError: the database is of a newer evalcore.
+        ResultsError: the database is of a newer evalcore, or this one's migrations cannot be run.
     """
     with reading(engine).connect() as connection:
         if _revision(connection) == schema.REVISION:
@@ -157,9 +157,12 @@ def migrate(engine: Engine) -> None:
         try:
             command.upgrade(config, "head")
         except CommandError as error:
+            found, shown = _revision(connection), _shown(engine.url)
+            if found is None or found <= schema.REVISION:
+                raise ResultsError(f"the history {shown} cannot be brought up to date: {error}") from error
             raise ResultsError(
-                f"the history {_shown(engine.url)} was written by a newer evalcore "
-                f"(schema {_revision(connection)}, here {schema.REVISION}); install that one"
+                f"the history {shown} was written by a newer evalcore "
+                f"(schema {found}, here {schema.REVISION}); install that one"
             ) from error
 
 

@@ -154,6 +154,14 @@ def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
         open_history(url)
 
 
+def test_migrations_that_are_not_there_are_no_newer_version(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", tmp_path / "nowhere")
+    with pytest.raises(ResultsError, match=r"cannot be brought up to date: .*nowhere"):
+        open_history(url)
+
+
 def test_a_reader_sees_the_database_as_it_was_at_its_first_query(url: str) -> None:
     engine = database.open_engine(url)
     count = select(func.count()).select_from(schema.problems)
