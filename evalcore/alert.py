@@ -110,7 +110,7 @@ class _Result(NamedTuple):
 
     @property
     def compared(self) -> list[Compared]:
-        return [it for it in (self.first, self.fresh) if isinstance(it, Compared)]
+        return [it for it in (self.first, self.fresh) if isinstance(it, Compared) and it.pairs]
 
 
 @dataclass(frozen=True, slots=True)

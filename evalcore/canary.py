@@ -110,8 +110,9 @@ def judge_stack(history: History, name: str, canary: Canary, night: datetime) ->
     alike = {new.fingerprint: {it.checkpoint.name for it in _before(new, evaluations)} for new, _ in before}
     alpha = spent(ALPHA, max(map(len, alike.values())))
     compared = compare_recorded(history, before, margins=canary.margins)
-    moved = set(_moved(compared.benchmarks, alpha))
-    by_name = {it.benchmark: it for it in compared.benchmarks}
+    known = [it for it in compared.benchmarks if it.pairs]
+    moved = set(_moved(known, alpha))
+    by_name = {it.benchmark: it for it in known}
     alarms = Alarms(history)
     for alarm in alarms.find(run=run, kind=Kind.CANARY, state=State.CONFIRMED):
         is_earlier = alarm.checkpoint.name <= night_name(night)

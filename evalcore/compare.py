@@ -12,13 +12,14 @@ are those of ``comparison``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalcore.checkpoints import Checkpoint
-from evalcore.comparison import ALPHA, Comparison, Verdict, compare, together
+from evalcore.comparison import ALPHA, Comparison, Verdict, compare, together, unknown
 from evalcore.counts import Column, Pair, ProblemCounts, Verdicts, paired
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.manifest import Manifest, benchmark_folders, differences
@@ -40,7 +41,8 @@ class Compared:
 
     baseline: the checkpoint it is compared with. mode: of what, as in the table: ``pass@1[8]`` or ``greedy``.
     column: by whose verdicts.
-    value, base_value: means over the problems that both have. rates: of the same answers, those that both sides
+    value, base_value: means over the problems that both have; nan, and no pairs, where none has a verdict and it is a
+    rate that alarms. rates: of the same answers, those that both sides
     have counts of. pairs: the problems.
     """
 
@@ -243,18 +245,22 @@ def _compared(
     """columns: of all counts that both sides have. ValueError if these cannot be compared."""
     if column not in columns:
         raise ValueError("one has greedy answers alone, the other samples alone")
-    pairs = columns[column]
-    found = compare(pairs, margin=margin, alpha=alpha)
-    known = [pair for pair in pairs if pair.n and pair.base_n]
+    known = [pair for pair in columns[column] if pair.n and pair.base_n]
+    rates = rates_of(columns, alpha=alpha)
+    if known or not any(rate.is_alarm for rate in rates):
+        found = compare(known, margin=margin, alpha=alpha)
+    else:
+        # A judge that cannot be read at all leaves no verdict to compare: that is when its rate has most to say.
+        found = unknown(margin=margin, alpha=alpha)
     return Compared(
         benchmark=benchmark,
         baseline=baseline,
         mode=mode,
         column=column,
-        value=sum(pair.c / pair.n for pair in known) / len(known),
-        base_value=sum(pair.base_c / pair.base_n for pair in known) / len(known),
+        value=sum(pair.c / pair.n for pair in known) / len(known) if known else math.nan,
+        base_value=sum(pair.base_c / pair.base_n for pair in known) / len(known) if known else math.nan,
         found=found,
-        rates=rates_of(columns, alpha=alpha),
+        rates=rates,
         pairs=tuple(known),
     )
 
@@ -319,6 +325,8 @@ HEADER = ("benchmark", "mode", "baseline", "new", "difference", "bounds", "p", "
 def cells(it: Compared) -> list[str]:
     """A benchmark's line of the table, under ``HEADER``."""
     found = it.found
+    if not it.pairs:
+        return [it.benchmark, it.mode, *["n/a"] * 5, str(found.verdict)]
     return [
         it.benchmark,
         it.mode,

@@ -63,7 +63,7 @@ class Comparison:
     lower, upper: one-sided bounds, each wrong with probability alpha.
     p_worse: probability of so low a difference or a lower one, were the true one −margin.
     p_fine: the same, of so high a one or a higher one.
-    method: ``t``, ``sign-flip`` or ``mcnemar``.
+    method: ``t``, ``sign-flip`` or ``mcnemar``; ``none`` of what is unknown, whose numbers are nan.
     needed: what would settle an inconclusive one, in words.
     """
 
@@ -140,6 +140,25 @@ def compare(pairs: Sequence[Pair], *, margin: float = 0.0, alpha: float = ALPHA)
         needed=_needed(pairs, labels, estimate.value + margin, alpha, signs)
         if verdict is Verdict.INCONCLUSIVE
         else "",
+    )
+
+
+def unknown(*, margin: float, alpha: float) -> Comparison:
+    """What is known where no problem has verdicts under both."""
+    return Comparison(
+        difference=math.nan,
+        std_err=None,
+        lower=math.nan,
+        upper=math.nan,
+        p_worse=1.0,
+        p_fine=1.0,
+        problems=0,
+        clusters=0,
+        margin=margin,
+        alpha=alpha,
+        method="none",
+        verdict=Verdict.INCONCLUSIVE,
+        needed="problems with verdicts under both checkpoints",
     )
 
 

@@ -140,6 +140,8 @@ def _seen(history: History, alarm: Alarm, new: Evaluation, base: Evaluation) -> 
         raise ResultsError("; ".join(compared.refused.values()))
     again = compared.benchmarks[0]
     if alarm.kind is Kind.REGRESSION:
+        if not again.pairs:
+            raise ResultsError("no problem has verdicts under both checkpoints")
         found = again.found
         points = f"{100 * found.difference:+.1f} points (p = {found.p_worse:.2g})"
         return found.verdict is Verdict.REGRESSED, points

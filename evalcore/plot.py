@@ -125,6 +125,7 @@ def of_comparison(compared: Comparisons, folder: Path, baseline: Path) -> list[P
     panels = (
         _compared(it, here[it.benchmark], there[it.benchmark], others.get(it.benchmark, ()))
         for it in compared.benchmarks
+        if it.pairs
     )
     return [panel for panel in panels if panel.points]
 

@@ -377,3 +377,29 @@ def test_without_scipy_it_is_said_how_to_install_it(tmp_path: Path) -> None:
     assert done.stderr == (
         "evalcore: error: a comparison needs scipy, which is not installed: pip install 'evalcore[compare]'\n"
     )
+
+
+def test_a_judge_that_cannot_be_read_at_all_alarms_too(tmp_path: Path) -> None:
+    folders = []
+    for step, judged in ((900, True), (1500, None)):
+        checkpoint = CHECKPOINT.model_copy(
+            update={"name": f"step-{step}", "step": step, "digest": f"d{step}"}
+        )
+        rows = [Sample(f"p{i}", s, "7", True, judge=judged) for i in range(40) for s in range(SAMPLES)]
+        folders.append(tmp_path / f"step-{step}" / "toy")
+        folders[-1].mkdir(parents=True)
+        summarize(write(folders[-1], manifest(40, SAMPLES, judged=True, checkpoint=checkpoint), rows))
+    base, new = folders
+    compared = compare_folders(new, base)
+    (it,) = compared.benchmarks
+    assert (it.found.verdict, [rate.kind for rate in it.alarms]) == (
+        Verdict.INCONCLUSIVE,
+        ["judge_unparsable"],
+    )
+    text = as_text(compared)
+    assert text.startswith(
+        "tiny/step-1500 against tiny/step-900: inconclusive on toy; alarms: judge_unparsable on toy"
+    )
+    assert "nan" not in text
+    with pytest.raises(ResultsError, match="no problem has verdicts under both"):
+        compare_folders(new, new)
