@@ -189,7 +189,7 @@ def main() -> int:
         "in one night",
         "paired",
         "unpaired",
-        f"paired, {100 * MARGIN:g} point is fine",
+        f"paired, {100 * MARGIN:g} points are fine",
         title=f"power, {PROBLEMS} problems, {SAMPLES} samples",
     )
     for drop in (0.02, 0.03, DROP):

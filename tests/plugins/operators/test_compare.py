@@ -192,7 +192,7 @@ def test_alarms_are_of_what_is_critical(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evalcore.canary.hold", lambda _, cluster: f"the stack of {cluster} moved")
+    monkeypatch.setattr("evalcore.lineage.hold", lambda _, cluster: f"the stack of {cluster} moved")
     for step, right in ((900, 3), (1200, 1)):
         recorded = record(toy=results(tmp_path, step, right))
     ti = TaskInstance()
