@@ -114,9 +114,12 @@ def judge_stack(history: History, name: str, canary: Canary, night: datetime) ->
     moved = set(_moved(known, alpha))
     by_name = {it.benchmark: it for it in known}
     alarms = Alarms(history)
+    # Under other settings, or of other weights, numbers that stay say nothing of those that had moved.
+    asked = {new.benchmark: _asked(new) for new, _ in before if new.benchmark in by_name}
     for alarm in alarms.find(run=run, kind=Kind.CANARY, state=State.CONFIRMED):
         is_earlier = alarm.checkpoint.name <= night_name(night)
-        if is_earlier and alarm.benchmark in by_name and alarm.benchmark not in moved:
+        is_alike = asked.get(alarm.benchmark) == _asked(history.evaluation(alarm.evaluation))
+        if is_earlier and is_alike and alarm.benchmark not in moved:
             alarms.settle(alarm.id, State.REFUTED, reason=f"back where it was on {night_name(night)}")
     new = [
         Suspicion(Kind.CANARY, new.id, base.id, by_name[new.benchmark].found.margin, alpha)
@@ -186,6 +189,10 @@ def _baseline(history: History, new: Evaluation, evaluations: Sequence[Evaluatio
     promoted = Alarms(history).promoted(new.checkpoint.run, new.benchmark)
     first = min(alike, key=lambda it: it.checkpoint.name, default=None)
     return next((it for it in alike if it.id == promoted), first)
+
+
+def _asked(evaluation: Evaluation) -> tuple[str, str]:
+    return evaluation.fingerprint, evaluation.checkpoint.digest
 
 
 def _before(new: Evaluation, evaluations: Sequence[Evaluation]) -> list[Evaluation]:

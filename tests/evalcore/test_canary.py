@@ -265,3 +265,18 @@ def test_a_file_that_cannot_be_used_ends_no_hold(history: History, folder: Path,
     evaluated(history, tmp_path, 2, [right - 1 for right in USUAL])
     (folder / "frozen.yaml").write_text("checkpoint: /ckpt/frozen\nsuite: tinny\n")
     assert hold(history, "local").startswith("the stack moved: canary-frozen")
+
+
+@pytest.mark.parametrize("changed", ["settings", "weights"])
+def test_a_canary_that_is_another_one_since_is_not_back_where_it_was(
+    history: History, tmp_path: Path, changed: str
+) -> None:
+    moved = [right - 1 for right in USUAL]
+    evaluated(history, tmp_path, 1, USUAL)
+    evaluated(history, tmp_path, 2, moved)
+    for day in (3, 4):
+        digest = "other" if changed == "weights" else "frozen"
+        of = checkpoint(lineage("frozen"), day, name=night_name(night(day)), digest=digest)
+        record(history, tmp_path / "results", of, moved, **({"seed": 7} if changed == "settings" else {}))
+        assert judge_stack(history, "frozen", CANARY, night(day)) == []
+    assert hold(history, "local"), "until somebody acknowledges it"
