@@ -218,6 +218,35 @@ def history(
 
 @app.command(
     help=examples(
+        "List the alarms there are and what became of each, the last raised first.",
+        "alarms",
+        "alarms run-7 --state held",
+    )
+)
+def alarms(
+    training_run: Annotated[str | None, typer.Argument(help="Of this one only.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="suspected, held, refuted, confirmed, repeated or acknowledged; default: all."),
+    ] = None,
+) -> None:
+    from evalcore.history import open_history
+
+    with open_history() as opened:
+        from evalcore.history import table
+        from evalcore.history.alarms import Alarms, State
+
+        if state not in (None, *State):
+            raise ConfigError(f"--state {state}: expected one of {', '.join(State)}")
+        found = Alarms(opened).find(run=training_run, state=State(state) if state else None)
+        if found:
+            table.show(table.alarms_table(found))
+        else:
+            typer.echo("no such alarms")
+
+
+@app.command(
+    help=examples(
         "List the cluster profiles of env.toml, or print one of them with all that it extends.",
         "profiles",
         "profiles my-cluster --file ~/nemotron/env.toml",

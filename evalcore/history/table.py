@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalcore.errors import ConfigError
+from evalcore.history.alarms import Alarm
 from evalcore.history.recording import mode_columns
 from evalcore.history.schema import COUNTS, METRICS
 from evalcore.history.store import Evaluation, History, TrainingRun
@@ -73,6 +74,30 @@ def evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
             f"{evaluation.evaluated_at:%Y-%m-%d %H:%M}",
             evaluation.fingerprint,
             str(evaluation.id),
+        )
+    return table
+
+
+def alarms_table(alarms: Sequence[Alarm]) -> Table:
+    """A line for each alarm. Times are UTC."""
+    table = Table(
+        "id", "state", "training run", "checkpoint", "baseline", "benchmark", "kind", "raised", "reason"
+    )
+    for alarm in alarms:
+        known = alarm.acknowledged_by and f"by {alarm.acknowledged_by} {alarm.note}".strip()
+        row = (
+            alarm.state,
+            alarm.run,
+            alarm.checkpoint.name,
+            alarm.baseline.name,
+            alarm.benchmark,
+            alarm.kind,
+        )
+        table.add_row(
+            str(alarm.id),
+            *map(_text, row),
+            f"{alarm.raised_at:%Y-%m-%d %H:%M}",
+            _text("; ".join(filter(None, (alarm.reason, known)))),
         )
     return table
 

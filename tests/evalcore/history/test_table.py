@@ -13,8 +13,11 @@ import pytest
 
 from evalcore import cli
 from evalcore.checkpoints import Checkpoint
+from evalcore.history import open_history
+from evalcore.history.alarms import Alarms, Kind, Suspicion
 from evalcore.manifest import SCORECARD
 from evalcore.summarize import summarize
+from evaluations import checkpoint, record
 from synthetic_results import Sample, manifest, write
 
 Run = Callable[..., str]
@@ -172,3 +175,29 @@ def test_what_cannot_be_exported(
     assert "Parquet needs pyarrow, which is not installed: pip install 'evalcore[hub]'" in refused
     assert run("history", "--export", tmp_path / "a.csv").endswith(" rows\n")
     assert not list(tmp_path.glob("*.parquet*"))
+
+
+def test_alarms_are_listed_with_what_became_of_them(run: Run, tmp_path: Path) -> None:
+    assert run("alarms") == "no such alarms\n"
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        base, new = (record(history, tmp_path, checkpoint("[red]r", step), [3]) for step in (100, 200))
+        alarms = Alarms(history)
+        (alarm,) = alarms.raise_([Suspicion(Kind.REGRESSION, new, base, 0.01, 0.05)], held="the stack moved")
+        alarms.raise_([Suspicion(Kind.TRUNCATION, new, base, 0.01, 0.05)])
+    lines = run("alarms", "[red]r", "--state", "held").splitlines()
+    assert [cell.strip() for cell in lines[3].split("│")[1:-1]] == [
+        str(alarm.id),
+        "held",
+        "[red]r",
+        "step-200",
+        "step-100",
+        "toy",
+        "regression",
+        f"{alarm.raised_at:%Y-%m-%d %H:%M}",
+        "the stack moved",
+    ]
+    assert len(lines) == 5
+    assert len(run("alarms").splitlines()) == 6
+    assert run("alarms", "--state", "open").endswith(
+        "--state open: expected one of suspected, held, refuted, confirmed, repeated, acknowledged"
+    )
