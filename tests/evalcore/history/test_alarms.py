@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,7 @@ def test_who_acknowledged_first_stays(history: History, tmp_path: Path) -> None:
         "the new tokenizer",
     )
     assert known.acknowledged_at
+    assert known.raised_at <= known.acknowledged_at <= datetime.now(UTC)
     assert alarms.acknowledge([alarm.id], by="bob") == [known]
     assert alarms.settle(alarm.id, State.REFUTED) == known
 

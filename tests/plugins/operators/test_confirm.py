@@ -31,7 +31,8 @@ class Finished(TaskInstance):
 
     def get_task_breadcrumbs(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         assert (dag_id, run_id) == (self.dag_id, self.run_id)
-        return [{"task_id": "again", "map_index": i, "state": state} for i, state in enumerate(self.ended)]
+        again = [{"task_id": "again", "map_index": i, "state": state} for i, state in enumerate(self.ended)]
+        return [*again, {"task_id": "settle", "map_index": -1, "state": "running"}]
 
 
 @pytest.fixture
@@ -83,6 +84,20 @@ def test_what_was_seen_again_is_told(alarm: Alarm, tmp_path: Path, again: list[i
     assert settle(alarm, Finished()) == ([{"alarms": [alarm.id]}] if state is State.CONFIRMED else [])
     with open_history() as history:
         assert Alarms(history).get([alarm.id])[0].state is state
+
+
+def test_runs_that_left_nothing_are_no_runs_that_failed(alarm: Alarm) -> None:
+    assert settle(alarm, Finished()) == [{"alarms": [alarm.id]}]
+    with open_history() as history:
+        reason = Alarms(history).get([alarm.id])[0].reason
+    assert reason == "could not be confirmed: there is no whole evaluation of both on fresh seeds"
+
+
+def test_the_ids_of_its_runs_are_no_longer_than_airflow_takes(alarm: Alarm) -> None:
+    of = context(alarm, TaskInstance()) | {"dag_run": Run("r" * 250)}
+    ids = {run["trigger_run_id"] for run in ConfirmOperator(task_id="confirm").execute(of)}
+    assert len(ids) == 2
+    assert max(map(len, ids)) <= 250
 
 
 def test_a_run_that_failed_is_the_reason(alarm: Alarm) -> None:
