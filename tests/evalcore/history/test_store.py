@@ -85,6 +85,7 @@ def test_a_scorecard_comes_back_as_it_was(history: History, tmp_path: Path) -> N
     id_, outcome = history.record(tmp_path / "toy")
     assert outcome is Outcome.RECORDED
     found = history.evaluation(id_)
+    assert history.evaluations() == [found], "once, and not for each of its tables"
     assert len(card.subsets) == 3
     assert card_of(history, found) == card
     assert Scorecard.model_validate(card_of(history, found).model_dump()) == card
@@ -247,6 +248,28 @@ def test_the_line_of_the_table_that_is_asked_for(history: History, tmp_path: Pat
     assert shown(None) == [("pass@1[2]", 0.5), ("greedy", 0.0)]
     assert shown("pass@2") == [("pass@2", 1.0), None]
     assert shown("greedy") == [("greedy", 0.0), ("greedy", 0.0)]
+
+
+def test_of_several_evaluations_the_newest_comes_first(
+    history: History, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    newest = evaluate()
+    older = newest.rename(tmp_path / "older")
+    evaluate()
+    for folder, age in ((newest, 10), (older, 20)):
+        os.utime(folder / SCORECARD, (1e9 - age,) * 2)
+        history.record(folder)
+    assert [it.folder for it in history.evaluations()] == [newest, older]
+
+
+def test_tables_of_more_than_one_query_takes(
+    history: History, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [history.record(evaluate(step)).id for step in (1, 2, 3)]
+    at_once = history.tables(ids)
+    assert all(at_once[id_][0].modes for id_ in ids)
+    monkeypatch.setattr("evalcore.history.store._AT_ONCE", 2)
+    assert history.tables(ids) == at_once
 
 
 def test_training_runs(history: History, evaluate: Evaluate) -> None:
