@@ -35,7 +35,7 @@ def evaluation(step: int | None, value: float = 0.5, *, run: str = "r", **change
 
 
 OLDER = [evaluation(100, 0.7), evaluation(300, 0.6), evaluation(200, 0.7), evaluation(500, 0.9)]
-ELSEWHERE = [evaluation(400, 0.2, run="other"), evaluation(300, 0.2, run="other")]
+ELSEWHERE = [evaluation(300, 0.2, run="other"), evaluation(400, 0.2, run="other")]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,16 @@ def test_nothing_is_before_the_first_or_without_a_step(kind: Any) -> None:
     assert choose(Baseline(kind=kind), evaluation(100), OLDER) is None
     assert choose(Baseline(kind=kind), evaluation(None), OLDER) is None
     assert choose(Baseline(kind=kind), evaluation(400), [evaluation(None)]) is None
+
+
+def test_another_run_without_that_step_is_no_baseline() -> None:
+    assert choose(Baseline(kind="run", name="other"), evaluation(350), ELSEWHERE) is None
+
+
+def test_what_was_never_scored_is_not_the_best() -> None:
+    found = choose(Baseline(kind="best"), evaluation(400), [evaluation(100, mode=None), evaluation(200, 0.1)])
+    assert found is not None
+    assert found.checkpoint.step == 200
 
 
 def test_without_steps_no_other_run_has_the_same_one() -> None:
