@@ -305,7 +305,19 @@ def _at(found: Comparison, p_worse: float, alpha: float) -> Comparison:
     if p_worse <= alpha:
         verdict = Verdict.REGRESSED
     elif found.verdict is Verdict.REGRESSED:
-        verdict = Verdict.INCONCLUSIVE
+        # Of all that may be wrong together this one has less than alpha to itself.
+        needed = _needed_at(found, alpha * found.p_worse / p_worse)
+        return replace(found, p_worse=p_worse, alpha=alpha, verdict=Verdict.INCONCLUSIVE, needed=needed)
     else:
         verdict = found.verdict
     return replace(found, p_worse=p_worse, alpha=alpha, verdict=verdict)
+
+
+def _needed_at(found: Comparison, level: float) -> str:
+    """How many more problems, as different as these, would be enough at a level."""
+    above = abs(found.difference + found.margin)
+    if not found.std_err or not above or not level:
+        return "more problems"
+    wanted = above / float(stats.t.isf(level, found.clusters - 1))
+    more = max(1, math.ceil(found.problems * ((found.std_err / wanted) ** 2 - 1)))
+    return f"{more:,} more problems"

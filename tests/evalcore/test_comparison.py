@@ -349,6 +349,7 @@ def test_a_verdict_holds_for_all_together() -> None:
     several = together({str(i): alone for i in range(12)}, critical=[str(i) for i in range(12)])
     assert {found.verdict for found in several.values()} == {Verdict.INCONCLUSIVE}
     assert several["0"].p_worse == pytest.approx(12 * alone.p_worse)
+    assert all(re.fullmatch(r"[1-9]\d* more problems", found.needed) for found in several.values())
     # What was fine alone stays so.
     fine = compare(pairs_of(*[0.125] * 40), margin=0.01)
     assert together({"a": fine}, critical=["a"])["a"].verdict is Verdict.OK
@@ -360,3 +361,24 @@ def test_what_is_needed_is_never_less_than_nothing(problems: int, c: int, base_c
     found = compare([Pair(f"p{i}", 4, c, 4, base_c) for i in range(problems)], margin=0.01)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert re.fullmatch(r"([1-9]\d* )?more problems", found.needed)
+
+
+def test_what_would_be_enough_for_all_together_is() -> None:
+    """As many problems more as it says, of the same kind, are found together with eleven that are fine."""
+    rng = np.random.default_rng(11)
+
+    def drawn(problems: int) -> Comparison:
+        base, new = rng.binomial(8, 0.6, problems), rng.binomial(8, 0.55, problems)
+        return compare([Pair(str(i), 8, int(new[i]), 8, int(base[i])) for i in range(problems)])
+
+    fine = {str(i): compare(pairs_of(*[0.125, 0.0] * 60)) for i in range(11)}
+    names = [*fine, "a"]
+    settled = []
+    while len(settled) < 40:
+        alone = drawn(150)
+        first = together({**fine, "a": alone}, critical=names)["a"]
+        if alone.verdict is Verdict.REGRESSED and first.verdict is Verdict.INCONCLUSIVE:
+            more = int(first.needed.split()[0])
+            again = together({**fine, "a": drawn(150 + more)}, critical=names)["a"]
+            settled.append(again.verdict is Verdict.REGRESSED)
+    assert sum(settled) >= 16
