@@ -49,6 +49,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     return folder
 
 
+# Before xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Of several workers one has all of them, one after the other: they share an Airflow, a cluster and an engine, and
     # the machine's two cores are enough for one such thing and small tests beside it.
