@@ -12,7 +12,7 @@ endif
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm up test test-fast lint format bench bench-client bench-grading bench-serve bench-slurm \
+.PHONY: help setup demo demo-slurm up test test-e2e test-rest test-fast lint format bench bench-client bench-grading bench-serve bench-slurm \
   bench-history bench-stats lock tiny clean .env \
   cluster cluster-packages
 
@@ -58,10 +58,17 @@ cluster-packages: $(INSTALLED) ## install what that needs (as root, with apt), o
 test: lint ## all tests, those on the real Airflow and Slurm included
 	@# Installs what they need where it may; what cannot be had is said, and fails on CI.
 	@$(BIN)/python include/demo/packages.py tests || test "$$CI" != true
-	$(BIN)/pytest -n 2 --dist loadgroup
+	@# What starts Airflow, Slurm or Docker mostly waits for it: the others go on beside it. Each is shown when it ends.
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-e2e test-rest
+
+test-e2e: $(INSTALLED)
+	$(BIN)/pytest -m e2e
+
+test-rest: $(INSTALLED)
+	$(BIN)/pytest -m "not e2e"
 
 test-fast: $(INSTALLED) ## the tests that take under a minute together
-	$(BIN)/pytest -n 2 -m "not slow and not e2e"
+	$(BIN)/pytest -m "not slow and not e2e"
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
