@@ -14,6 +14,8 @@ from evalcore.history import open_history
 from evalcore.history.alarms import Alarms, Kind, State
 from evalcore.history.store import History
 
+pytestmark = pytest.mark.slow
+
 LINKS = {"DAG run": "https://airflow.example.com/dags/d/runs/r", "W&B": "https://wandb.ai/t/p/runs/1"}
 
 

@@ -18,6 +18,8 @@ from evalcore.history.alarms import Alarm, Alarms, Kind, State
 from evalcore.history.store import Evaluation, History
 from evaluations import checkpoint, record
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = 60
 USUAL = [2, 3] * (PROBLEMS // 2)
 CANARY = Canary(checkpoint="/ckpt/frozen", suite="tiny", cluster="local")

@@ -28,6 +28,8 @@ from evalcore.summarize import summarize
 from synthetic_results import Sample, manifest, write
 from tiny_folder import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
 CHECKPOINT = ROOT / "include" / "tiny" / "checkpoints" / "step-001800"

@@ -24,6 +24,8 @@ from evalcore.tally import COLUMNS as TABLE
 from evalcore.tracked import Baseline
 from synthetic_results import CHECKPOINT, Sample, manifest, write
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = 4
 
 

@@ -17,6 +17,8 @@ from evalcore.history.store import History
 from evalcore.rates import MARGINS, RateKind
 from evaluations import checkpoint, record
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = 40
 GOOD, BAD = [3] * PROBLEMS, [1] * PROBLEMS
 PARAMS: dict[str, Any] = {

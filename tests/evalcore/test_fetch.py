@@ -28,6 +28,8 @@ from hub import Hub, Model
 from tiny_folder import write_checkpoint
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 NAME = "org/olmo"
 URL = f"hf://{NAME}@step1000"
 FIRST, SECOND = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))

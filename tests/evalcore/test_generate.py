@@ -29,6 +29,8 @@ from evalcore.serving.embedded import running
 from evalcore.summarize import Scorecard, summarize
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 TINY = Path(__file__).parents[2] / "include/tiny"
 # The late one of the training run: it is right more often than not.
 CHECKPOINT = sorted((TINY / "checkpoints").iterdir())[1]

@@ -16,6 +16,8 @@ from evalcore.history.store import History
 from evalcore.lineage import judge_checkpoint
 from evaluations import checkpoint, record
 
+pytestmark = pytest.mark.slow
+
 GOOD, WORSE = [3] * 40, [1] * 40
 
 

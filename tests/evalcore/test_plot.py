@@ -26,6 +26,8 @@ from evalcore.plot import Panel, Point, draw, of_comparison, of_run
 from evalcore.summarize import summarize
 from synthetic_results import Sample, manifest, write
 
+pytestmark = pytest.mark.slow
+
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from evalcore.grading.worker import RETIRED
 
+pytestmark = pytest.mark.slow
+
 # A worker whose pairs name what the comparison does.
 WORKER = r"""
 import os, signal, socket, subprocess, sys, time

@@ -20,6 +20,8 @@ from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import database, open_history, schema
 from evaluations import checkpoint, record
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 4
 OPEN = """
 import sys, alembic.command

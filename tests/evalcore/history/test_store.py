@@ -25,6 +25,8 @@ from evalcore.manifest import COUNTS, SCORECARD
 from evalcore.summarize import Scorecard, summarize
 from synthetic_results import Sample, manifest, write
 
+pytestmark = pytest.mark.slow
+
 RIGHT, WRONG, UNKNOWN = True, False, None
 
 

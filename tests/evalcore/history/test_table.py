@@ -20,6 +20,8 @@ from evalcore.summarize import summarize
 from evaluations import checkpoint, record
 from synthetic_results import Sample, manifest, write
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., str]
 
 

@@ -15,6 +15,8 @@ from evalcore.tracked import Tracked
 from hub import Hub, Model
 from tiny_folder import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 NAME = "org/olmo"
 TRACKED = Tracked.model_validate({"training_run": "olmo", "source": {"hub": NAME}, "suite": "tiny"})
 

@@ -16,6 +16,8 @@ from operators.acknowledge import ACKNOWLEDGE, LEAVE_OPEN, AcknowledgeOperator, 
 from operators.promote import PromoteOperator, ProposeOperator
 from task_instance import TaskInstance
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def alarm(tmp_path: Path) -> Alarm:

@@ -21,7 +21,10 @@ from operators.alert import WANDB, AlertOperator
 from receivers import SECRET, Mailbox, Webhook, mailbox, webhook
 
 # Of what Apprise imports when it reads its first URL.
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),
+    pytest.mark.slow,
+]
 
 LOG = "https://airflow.example.com/dags/confirm_regression/runs/r%2F1/tasks/alert?try_number=1"
 

@@ -18,6 +18,8 @@ from operators.record import RecordOperator
 from synthetic_results import Sample, manifest, write
 from task_instance import TaskInstance
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = 4
 
 

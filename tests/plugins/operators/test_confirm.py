@@ -16,6 +16,8 @@ from evaluations import checkpoint, record
 from operators.confirm import ConfirmOperator, SettleOperator
 from task_instance import TaskInstance
 
+pytestmark = pytest.mark.slow
+
 GOOD, BAD = [3] * 40, [1] * 40
 PARAMS = {"checkpoint": "/ckpt/step-200", "suite": "tiny", "overrides": [], "cluster": "local"}
 

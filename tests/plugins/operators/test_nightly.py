@@ -16,6 +16,8 @@ from operators.nightly import CanariesOperator, StackOperator, SweepOperator
 from task_instance import TaskInstance
 from tiny_folder import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 NIGHT = datetime(2026, 11, 21, 2, tzinfo=UTC)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from evalcore.grading.math.display import display
 from evalcore.grading.math.lexer import Unreadable
 from evalcore.grading.math.spelling import normalize, squeezed
 from evalcore.grading.math.voting import key
+
+pytestmark = pytest.mark.slow
 
 SCRAPS = [
     *r"0123456789+-*/^_=<>(){}[]|,;:.!%&'$ xyzabeidfnAB", "\\", "\n",

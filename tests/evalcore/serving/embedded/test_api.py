@@ -20,6 +20,8 @@ from evalcore.serving.embedded.api import application
 from evalcore.serving.embedded.server import load_service
 from random_llama import write_llama
 
+pytestmark = pytest.mark.slow
+
 CHAT = [{"role": "user", "content": "1 + 1 = ?"}]
 CHAT_PROMPT = "<|begin|><|user|>1 + 1 = ?<|end|><|assistant|>"
 # Each byte is a token of the random model's, and each <|…|> is one.

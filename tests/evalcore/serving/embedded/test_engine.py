@@ -13,6 +13,8 @@ from evalcore.serving.embedded.engine import Engine
 from evalcore.serving.embedded.server import load_service
 from random_llama import write_llama
 
+pytestmark = pytest.mark.slow
+
 INCLUDE = Path(__file__).parents[4] / "include"
 REFERENCES = sorted((INCLUDE / "tiny" / "reference").glob("*.jsonl"))
 
