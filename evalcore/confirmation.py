@@ -11,7 +11,6 @@ with them it is the stack alone that is made the same.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -95,19 +94,12 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
     server was down is the worse mistake. failed: why, where it is known.
     """
     store = Alarms(history)
-    again: dict[str, dict[str, list[Evaluation]]] = defaultdict(dict)
     settled = []
     for alarm in alarms:
-        found = []
-        for side in (alarm.checkpoint, alarm.baseline):
-            run = run_name(alarms, side)
-            if run not in again:
-                again[run] = _by_benchmark(history.evaluations(run=run))
-            evaluated = again[run].get(alarm.benchmark, [])
-            found.append(
-                next((it for it in evaluated if it.complete and it.checkpoint.digest == side.digest), None)
-            )
-        new, base = found
+        new, base = (
+            _again(history, run_name(alarms, side), alarm.benchmark, side.digest)
+            for side in (alarm.checkpoint, alarm.baseline)
+        )
         if new is None or base is None:
             reason = failed or "there is no whole evaluation of both on fresh seeds"
             settled.append(
@@ -130,6 +122,12 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
 def run_name(alarms: Sequence[Alarm], side: Checkpoint) -> str:
     """The training run under which a side is evaluated again: the same for the same alarms, however often."""
     return f"{side.run[:_RUN_LENGTH]}+confirm-{min(alarm.id for alarm in alarms)}"
+
+
+def _again(history: History, run: str, benchmark: str, digest: str) -> Evaluation | None:
+    """The newest whole evaluation of some weights in a training run."""
+    evaluated = history.evaluations(run=run, benchmark=benchmark)
+    return next((it for it in evaluated if it.complete and it.checkpoint.digest == digest), None)
 
 
 def _seen(history: History, alarm: Alarm, new: Evaluation, base: Evaluation) -> tuple[bool, str]:
@@ -156,13 +154,6 @@ def _seed(history: History, alarm: Alarm) -> int:
     fingerprint = history.evaluation(alarm.evaluation).fingerprint
     seed: int = history.fingerprint_parts(fingerprint)["sampling"]["seed"]
     return seed + alarm.id
-
-
-def _by_benchmark(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    found: dict[str, list[Evaluation]] = defaultdict(list)
-    for evaluation in evaluations:
-        found[evaluation.benchmark].append(evaluation)
-    return found
 
 
 def _is_of(override: str, *keys: str) -> bool:
