@@ -153,8 +153,8 @@ def compare_recorded(
         if base is None:
             refused[new.benchmark] = "there is no baseline yet"
             continue
-        if differing := history.differences(new.fingerprint, base.fingerprint):
-            refused[new.benchmark] = _said(differing)
+        if new.fingerprint != base.fingerprint:
+            refused[new.benchmark] = _said(history.differences(new.fingerprint, base.fingerprint))
             continue
         is_sampled = bool(new.samples and base.samples)
         column = "judge_correct" if new.needs_judge and new.judged else COLUMNS[0]
