@@ -4,24 +4,45 @@ what is at an address in one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from evalcore.backends import Unreachable
 from evalcore.discovery import ClusterFolder, Folder, Found, Listing, Place, is_finished, listing_of, missing
-from evalcore.errors import CheckpointError, EvalError
+from evalcore.errors import CheckpointError, ConfigError, EvalError
 from evalcore.fetch import is_stored, resolve
 from evalcore.slurm.cluster import Cluster
 from evalcore.sources.hub import Revisions
 from evalcore.sources.object_store import stored, without_connection
 from evalcore.sources.remote import Remote, asked
 from evalcore.sources.wandb import Artifacts
-from evalcore.tracked import Tracked
+from evalcore.tracked import Tracked, followed
 from hooks.backends import backend
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
+
+
+_T = TypeVar("_T")
+
+
+def at_each(look: Callable[[Tracked, Place], _T], failures: list[str]) -> Iterator[tuple[Tracked, _T]]:
+    """Each training run that is followed, with what a look at its place finds.
+
+    failures: gets what cannot be used or read, in place of which the others go on.
+    """
+    for tracked in followed():
+        if isinstance(tracked, ConfigError):
+            failures.append(str(tracked))
+            continue
+        try:
+            found = look(tracked, place_of(tracked))
+        except (EvalError, Unreachable, OSError) as error:
+            failures.append(f"{tracked.training_run}: {error}")
+            continue
+        yield tracked, found
 
 
 def place_of(tracked: Tracked) -> Place:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from evalcore.backends import Unreachable
-from evalcore.errors import ConfigError, EvalError
 from operators.failures import XCOM_FAILURES
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
+
+    from evalcore.discovery import Place
+    from evalcore.tracked import Tracked
 
 _AT_ONCE = 200
 """New runs a round. Airflow maps a task 1,024 times at most, and each takes some tenths of a second."""
@@ -39,23 +40,17 @@ class DiscoverOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
-        from evalcore.discovery import find, request
-        from evalcore.tracked import followed
-        from hooks.places import place_of
+        from evalcore.discovery import Findings, find, request
+        from hooks.places import at_each
 
         ti = context["ti"]
-        failures, new = [], []
-        for tracked in followed():
-            if isinstance(tracked, ConfigError):
-                failures.append(str(tracked))
-                continue
-            try:
-                findings = find(
-                    tracked, place_of(tracked), unknown=lambda ids: self._unknown(ti, ids), limit=_AT_ONCE
-                )
-            except (EvalError, Unreachable, OSError) as error:
-                failures.append(f"{tracked.training_run}: {error}")
-                continue
+
+        def look(tracked: Tracked, place: Place) -> Findings:
+            return find(tracked, place, unknown=lambda ids: self._unknown(ti, ids), limit=_AT_ONCE)
+
+        failures: list[str] = []
+        new = []
+        for tracked, findings in at_each(look, failures):
             for reason in findings.waiting:
                 self.log.info("%s: %s", tracked.training_run, reason)
             new.append([request(tracked, found) for found in findings.found])

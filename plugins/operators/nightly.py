@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from evalcore.backends import Unreachable
-from evalcore.errors import ConfigError, EvalError
+from evalcore.errors import ConfigError
 from operators.failures import XCOM_FAILURES
 
 if TYPE_CHECKING:
@@ -75,27 +74,20 @@ class SweepOperator(BaseOperator):
     ui_color = "#f3ecfa"
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
+        from evalcore.canary import night_name
         from evalcore.discovery import newest, request
-        from evalcore.tracked import followed
-        from hooks.places import place_of
+        from hooks.places import at_each
 
-        night = _night(context)
-        failures, runs = [], []
-        for tracked in followed():
-            if isinstance(tracked, ConfigError):
-                failures.append(str(tracked))
-                continue
-            try:
-                found = newest(place_of(tracked))
-            except (EvalError, Unreachable, OSError) as error:
-                failures.append(f"{tracked.training_run}: {error}")
-                continue
+        night = night_name(_night(context))
+        failures: list[str] = []
+        runs = []
+        for tracked, found in at_each(lambda _, place: newest(place), failures):
             if found is None:
                 self.log.info("%s: no complete checkpoint yet", tracked.training_run)
                 continue
             self.log.info("%s: %s", tracked.training_run, found.name)
             run = request(tracked.at_night(), found)
-            runs.append({**run, "trigger_run_id": f"{run['trigger_run_id']}__{night:%Y-%m-%dT%H%M%S}"})
+            runs.append({**run, "trigger_run_id": f"{run['trigger_run_id']}__{night}"})
         for failure in failures:
             self.log.error("%s", failure)
         context["ti"].xcom_push(XCOM_FAILURES, failures)
