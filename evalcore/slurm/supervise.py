@@ -43,7 +43,7 @@ def main(folder: str) -> int:
             command["argv"],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, **command.get("env", {}), **_secrets(own("secrets.json"))},
+            env={**_inherited(), **command.get("env", {}), **_secrets(own("secrets.json"))},
         )
     except OSError as error:
         print("evalcore: error: cannot run {}: {}".format(command["argv"][0], error.strerror), flush=True)
@@ -83,6 +83,12 @@ def _tell_to_stop(group: int, is_step: bool, job: str) -> None:
     ):
         return
     os.killpg(group, signal.SIGTERM)
+
+
+def _inherited() -> dict[str, str]:
+    # sbatch hands on what the SSH session that called it had, by which Debian's bash takes any ``bash -c`` for a
+    # remote shell and runs the user's .bashrc, whatever that prints or breaks.
+    return {name: value for name, value in os.environ.items() if name not in ("SSH_CLIENT", "SSH2_CLIENT")}
 
 
 def _secrets(path: str) -> dict[str, str]:

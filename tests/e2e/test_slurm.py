@@ -115,6 +115,12 @@ def test_a_job_gets_its_secrets_and_leaves_none(cluster: Cluster, slurm: Slurm, 
     assert not (folder / "secrets.json").exists()
 
 
+def test_a_job_does_not_take_itself_for_the_ssh_session_that_submitted_it(cluster: Cluster, name: str) -> None:
+    """Debian's bash would run the user's .bashrc, and the log begin with what that says."""
+    found = ended(cluster, cluster.ensure(name, ["bash", "-c", "echo ${SSH_CLIENT-none}"], {}))
+    assert found.log == ["none"]
+
+
 @pytest.mark.parametrize(
     ("script", "state", "said"),
     [

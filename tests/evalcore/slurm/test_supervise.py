@@ -83,6 +83,17 @@ def test_secrets_go_before_the_commands_variables_and_those_before_the_jobs(fold
     assert "secrets.json" not in said, "deleted before the command starts"
 
 
+def test_a_job_is_no_remote_shell_that_runs_its_users_bashrc(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    (home / ".bashrc").write_text("echo noise\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SSH_CLIENT", "127.0.0.1 4711 22")
+    monkeypatch.delenv("SHLVL", raising=False)  # bash reads it for the outermost shell alone
+    assert run(folder, "echo ${SSH_CLIENT-none}") == (0, "none\n")
+
+
 def test_a_task_of_an_array_has_files_of_its_own(folder: Path) -> None:
     (folder / "result-3.json").write_text(" " * 512)
     for task in (3, 4):
