@@ -19,7 +19,7 @@ from evalcore.counts import ANSWERED, FAILED, REPEATED, TOKENS, TRUNCATED, UNPAR
 
 
 class RateKind(StrEnum):
-    """no_answer: samples in which no answer was found, those that failed included.
+    """no_answer: samples in which no answer was found, of those that are no server_errors.
 
     truncation: answers cut off at the token limit. length: tokens of an answer. repetition: answers that end in a
     loop. judge_unparsable: judgements without a verdict. server_errors: samples that never got an answer.
@@ -97,7 +97,10 @@ def rates_of(pairs: Mapping[str, Sequence[Pair]], *, alpha: float = ALPHA) -> tu
     """The rates of one benchmark, each tested alone. pairs: by column of the counts, those that both sides have."""
     found = []
     for kind, column in _COLUMNS.items():
-        known = [pair for pair in pairs.get(column, ()) if pair.n and pair.base_n]
+        counted = pairs.get(column, ())
+        if kind is RateKind.NO_ANSWER:
+            counted = _without_failed(counted, pairs.get(FAILED, ()))
+        known = [pair for pair in counted if pair.n and pair.base_n]
         if not known:
             continue
         value = sum(pair.c / pair.n for pair in known) / len(known)
@@ -114,6 +117,17 @@ def rates_of(pairs: Mapping[str, Sequence[Pair]], *, alpha: float = ALPHA) -> tu
             comparison = compare(fine, margin=MARGINS[kind], alpha=alpha)
         found.append(Rate(kind, value, base_value, comparison))
     return tuple(found)
+
+
+def _without_failed(answered: Sequence[Pair], failed: Sequence[Pair]) -> list[Pair]:
+    """Of samples that a server answered: one trouble shall not alarm as two."""
+    lost = {pair.problem: (pair.c, pair.base_c) for pair in failed}
+    found = []
+    for pair in answered:
+        new, base = lost.get(pair.problem, (0, 0))
+        # Not all that failed need be graded.
+        found.append(pair._replace(n=max(pair.c, pair.n - new), base_n=max(pair.base_c, pair.base_n - base)))
+    return found
 
 
 def _length(pairs: Sequence[Pair], unit: float, is_longer: bool, alpha: float) -> Comparison:

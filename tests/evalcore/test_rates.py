@@ -55,6 +55,20 @@ def test_answers_are_counted_the_other_way_round() -> None:
     assert not only({ANSWERED: pairs([8] * 40, [6] * 40)}).is_alarm
 
 
+def test_a_server_that_fails_is_no_model_that_does_not_answer() -> None:
+    answered, failed = pairs([6] * 40, [8] * 40), pairs([2] * 40, [0] * 40)
+    no_answer, server = rates_of({ANSWERED: answered, FAILED: failed})
+    assert (no_answer.kind, no_answer.value, no_answer.is_alarm) == (RateKind.NO_ANSWER, 0.0, False)
+    assert (server.kind, server.value, server.is_alarm) == (RateKind.SERVER_ERRORS, 0.25, True)
+    # Nothing is known of how a model answers that never was asked; and of the baseline likewise.
+    dead = pairs([8] * 40, [0] * 40)
+    assert [it.kind for it in rates_of({ANSWERED: pairs([0] * 40, [8] * 40), FAILED: dead})] == [server.kind]
+    ungraded = [Pair(f"p{i}", 2, 2, 2, 2) for i in range(40)]
+    assert rates_of({ANSWERED: ungraded, FAILED: failed})[0].value == 0.0
+    [no_answer, _] = rates_of({ANSWERED: pairs([6] * 40, [4] * 40), FAILED: pairs([0] * 40, [4] * 40)})
+    assert (no_answer.value, no_answer.base_value, no_answer.is_alarm) == (0.25, 0.0, True)
+
+
 @pytest.mark.parametrize("column", SHARES)
 def test_as_much_more_as_is_fine_is_no_alarm(column: str) -> None:
     base, margin = [100] * 300, round(1000 * MARGINS[SHARES[column]])
