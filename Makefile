@@ -58,14 +58,14 @@ cluster-packages: $(INSTALLED) ## install what that needs (as root, with apt), o
 test: lint ## all tests, those on the real Airflow and Slurm included
 	@# Installs what they need where it may; what cannot be had is said, and fails on CI.
 	@$(BIN)/python include/demo/packages.py tests || test "$$CI" != true
-	@# What starts Airflow, Slurm or Docker mostly waits for it: the others go on beside it. Each is shown when it ends.
+	@# What starts Airflow or Docker mostly waits for it: the others go on beside it. Each is shown when it ends.
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-e2e test-rest
 
 test-e2e: $(INSTALLED)
-	$(BIN)/pytest -m e2e
+	$(BIN)/pytest -m "e2e and not beside"
 
 test-rest: $(INSTALLED)
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -m "beside or not e2e"
 
 test-fast: $(INSTALLED) ## the tests that take under a minute together
 	$(BIN)/pytest -m "not slow and not e2e"

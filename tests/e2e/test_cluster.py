@@ -25,7 +25,7 @@ from demo.slurm_conf import PORTS, job_ids
 from demo.standalone import ROOT
 from waiting import bystander, started, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.beside]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from evalcore.slurm.shell import Finished, Here
 from hooks.slurm import SshShell
 from waiting import until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.beside]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,9 @@ def test_a_job_gets_its_secrets_and_leaves_none(cluster: Cluster, slurm: Slurm, 
     assert not (folder / "secrets.json").exists()
 
 
-def test_a_job_does_not_take_itself_for_the_ssh_session_that_submitted_it(cluster: Cluster, name: str) -> None:
+def test_a_job_does_not_take_itself_for_the_ssh_session_that_submitted_it(
+    cluster: Cluster, name: str
+) -> None:
     """Debian's bash would run the user's .bashrc, and the log begin with what that says."""
     found = ended(cluster, cluster.ensure(name, ["bash", "-c", "echo ${SSH_CLIENT-none}"], {}))
     assert found.log == ["none"]

@@ -25,7 +25,7 @@ from evalcore.slurm.images import file_name
 from evalcore.slurm.shell import Here
 from waiting import until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.beside]
 
 REFERENCE = "registry.local/models/eval:25.01"
 # Writes slowly, so that what is half-written can be seen; dies after the half of it where it is told to.

@@ -21,7 +21,7 @@ from hooks.slurm import SshShell
 from on_slurm import SLOW, running_slurm
 from waiting import until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.beside]
 
 BIG = 256 << 20
 

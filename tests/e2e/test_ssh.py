@@ -15,7 +15,7 @@ from evalcore.profiles import SlurmProfile
 from evalcore.slurm.shell import Finished
 from hooks.slurm import SshShell
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.beside]
 
 
 def shell_of(cluster: Cluster, **keys: str) -> SshShell:
