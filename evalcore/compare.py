@@ -12,12 +12,14 @@ are those of ``comparison``.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalcore import nemo_skills
 from evalcore.checkpoints import Checkpoint
 from evalcore.comparison import ALPHA, Comparison, Verdict, compare, together, unknown
 from evalcore.counts import Column, Pair, ProblemCounts, Verdicts, paired
@@ -30,6 +32,8 @@ from evalcore.terminal import without_controls
 
 if TYPE_CHECKING:
     from evalcore.history.store import Evaluation, History
+
+log = logging.getLogger(__name__)
 
 MARGIN = 0.005
 """How much worse is still fine where nobody has said otherwise: half a point.
@@ -102,7 +106,7 @@ def compare_folders(
     advisory: Collection[str] = (),
     alpha: float = ALPHA,
 ) -> Comparisons:
-    """Compare what lies in two checkpoints' folders, or in two of one benchmark.
+    """Compare what lies in two checkpoints' folders, or in two of one benchmark: ours, or NeMo-Skills'.
 
     Args:
         margins: by benchmark; margin: of the others.
@@ -113,14 +117,17 @@ def compare_folders(
         ResultsError: nothing in them can be compared; it says why.
         ConfigError: a margin, or an advisory benchmark, that is not there.
     """
-    here, there = _read(folder), _read(baseline)
+    here, there = read(folder), read(baseline)
     if unknown := sorted({*(margins or {}), *advisory} - here.keys()):
         raise ConfigError(f"{folder} has no benchmark {unknown[0]!r}; it has {', '.join(sorted(here))}")
     refused = dict(_not_in_both(here, there, baseline))
     alone: dict[str, Compared] = {}
     for name in here.keys() & there.keys():
         new, base = here[name], there[name]
-        if differing := differences(new.manifest.fingerprint_parts, base.manifest.fingerprint_parts):
+        if new.is_foreign != base.is_foreign:
+            refused[name] = "of one NeMo-Skills' files are there, which do not say how it was asked"
+            continue
+        if differing := differences(new.alike, base.alike):
             refused[name] = _said(differing)
             continue
         allowed = (margins or {}).get(name, margin)
@@ -131,7 +138,9 @@ def compare_folders(
     if not alone:
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items())) or "no benchmarks"
         raise ResultsError(f"{folder} and {baseline}: nothing to compare: {reasons}")
-    checkpoint = here[next(iter(alone))].manifest.checkpoint
+    if any(here[name].is_foreign for name in alone):
+        log.warning("NeMo-Skills' files do not say how they were asked: that both were asked alike is up to you")
+    checkpoint = here[next(iter(alone))].checkpoint
     return _all(checkpoint, [alone[name] for name in here if name in alone], refused, advisory, alpha)
 
 
@@ -157,7 +166,7 @@ def compare_recorded(
             refused[new.benchmark] = _said(history.differences(new.fingerprint, base.fingerprint))
             continue
         is_sampled = bool(new.samples and base.samples)
-        column = "judge_correct" if new.needs_judge and new.judged else COLUMNS[0]
+        column = _column_of(new.needs_judge and new.judged)
         pairs = history.pairs(new.id, base.id, greedy=not is_sampled)
         mode = f"pass@1[{new.samples}]" if is_sampled else "greedy"
         allowed = (margins or {}).get(new.benchmark, margin)
@@ -184,20 +193,31 @@ def _all(
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    manifest: Manifest
+class Side:
+    """A benchmark's folder. alike: what another must have in common with it to be compared. column: whose verdicts.
+
+    is_foreign: the files are NeMo-Skills'.
+    """
+
+    checkpoint: Checkpoint
+    alike: dict[str, Any]
+    column: str
     card: Scorecard
     counts: ProblemCounts
+    is_foreign: bool
 
 
-def _read(folder: Path) -> dict[str, _Side]:
-    sides: dict[str, _Side] = {}
-    for place in benchmark_folders(folder):
-        side = _Side(Manifest.load(place), Scorecard.load(place), ProblemCounts.load(place))
+def read(folder: Path) -> dict[str, Side]:
+    """The benchmarks in a checkpoint's folder, by name.
+
+    Raises:
+        ResultsError: they are of several checkpoints, or cannot be read.
+    """
+    foreign = nemo_skills.benchmark_folders(folder)
+    sides: dict[str, Side] = {}
+    for side in map(_foreign, foreign) if foreign else map(_ours, benchmark_folders(folder)):
         if (other := sides.get(side.card.benchmark)) is not None:
-            names = " and ".join(
-                f"{it.manifest.checkpoint.run}/{it.manifest.checkpoint.name}" for it in (other, side)
-            )
+            names = " and ".join(f"{it.checkpoint.run}/{it.checkpoint.name}" for it in (other, side))
             raise ResultsError(
                 f"{folder}: {side.card.benchmark} is there of {names}; give the folder of one checkpoint"
             )
@@ -205,17 +225,36 @@ def _read(folder: Path) -> dict[str, _Side]:
     return sides
 
 
+def _ours(folder: Path) -> Side:
+    manifest, card = Manifest.load(folder), Scorecard.load(folder)
+    column = _column_of(manifest.benchmark.needs_judge and card.judged)
+    counts = ProblemCounts.load(folder)
+    return Side(manifest.checkpoint, manifest.fingerprint_parts, column, card, counts, is_foreign=False)
+
+
+def _foreign(folder: Path) -> Side:
+    card, counts, alike = nemo_skills.evaluated(folder)
+    assert card.checkpoint is not None
+    verdicts = [it[COLUMNS[0]].n for it in (counts.sampled, counts.greedy) if it]
+    # Where the symbolic grader has said nothing, as of proofs, the judge is all there is.
+    column = _column_of(card.judged and not any(map(any, verdicts)))
+    return Side(card.checkpoint, {**alike, "verdicts": column}, column, card, counts, is_foreign=True)
+
+
+def _column_of(is_judges: bool) -> str:
+    return "judge_correct" if is_judges else COLUMNS[0]
+
+
 def _not_in_both(
-    here: Mapping[str, _Side], there: Mapping[str, _Side], baseline: Path
+    here: Mapping[str, Side], there: Mapping[str, Side], baseline: Path
 ) -> Iterator[tuple[str, str]]:
     yield from ((name, f"not in {baseline}") for name in here if name not in there)
     yield from ((name, f"in {baseline} alone") for name in there if name not in here)
 
 
-def _compare(name: str, new: _Side, base: _Side, margin: float, alpha: float) -> Compared:
+def _compare(name: str, new: Side, base: Side, margin: float, alpha: float) -> Compared:
     is_sampled = bool(new.counts.sampled and base.counts.sampled)
     mine, theirs = (side.counts.sampled if is_sampled else side.counts.greedy for side in (new, base))
-    wanted = "judge_correct" if new.manifest.benchmark.needs_judge and new.card.judged else COLUMNS[0]
     pairs = {
         name: paired(_column(new.counts, mine[name]), _column(base.counts, theirs[name]))
         for name in mine
@@ -223,9 +262,9 @@ def _compare(name: str, new: _Side, base: _Side, margin: float, alpha: float) ->
     }
     return _compared(
         name,
-        base.manifest.checkpoint,
+        base.checkpoint,
         f"pass@1[{new.card.samples}]" if is_sampled else "greedy",
-        wanted,
+        new.column,
         pairs,
         margin,
         alpha,

@@ -26,6 +26,8 @@ from pydantic import ValidationError
 
 from evalcore import grading
 from evalcore.benchmarks import benchmark_names, load_benchmark
+from evalcore.checkpoints import Checkpoint, path_component
+from evalcore.counts import ProblemCounts, counts_of
 from evalcore.errors import ResultsError
 from evalcore.grade import GradeSummary, grade_rows
 from evalcore.grading import Options
@@ -212,32 +214,87 @@ def summarize(folder: Path) -> Scorecard:
         ResultsError: no output files, a line that is no row or has a field that cannot be used, or files
             that differ in their problems.
     """
+    return _score(folder, _read_all(folder))
+
+
+class Evaluated(NamedTuple):
+    """A benchmark folder's numbers. alike: what two of them must share to be compared, as far as the files say it.
+
+    The scorecard's checkpoint is known by the names of folders alone.
+    """
+
+    card: Scorecard
+    counts: ProblemCounts
+    alike: dict[str, Any]
+
+
+def evaluated(folder: Path) -> Evaluated:
+    """A benchmark folder's numbers, of each problem too; a problem is its line, the first is 0.
+
+    Raises:
+        ResultsError: as ``summarize``.
+    """
+    found = _read_all(folder)
+    card = _score(folder, found).model_copy(update={"checkpoint": _checkpoint(folder)})
+    counts = counts_of(found.tallies, card.samples, card.greedy, card.judged, scorecard=b"")
+    grading = found.ours.model_dump() if found.ours else "NeMo-Skills'"
+    problems = {"number": len(found.tallies), "digest": found.problems}
+    return Evaluated(card, counts, {"problems": problems, "grading": grading})
+
+
+def _checkpoint(folder: Path) -> Checkpoint:
+    above = folder.resolve().parent
+    if above.name == "eval-results":
+        above = above.parent
+    name = path_component(above.name or "results", "checkpoint")
+    run = path_component(above.parent.name or "results", "training run")
+    return Checkpoint(path=None, run=run, name=name, step=None, digest="")
+
+
+class _Found(NamedTuple):
+    """All that a folder's files say. problems: digest of them and their answers. ours: our grading, if it counts."""
+
+    outputs: _Outputs
+    tallies: list[Tally]
+    judged: bool
+    problems: str
+    ours: Grading | None
+
+
+def _score(folder: Path, found: _Found) -> Scorecard:
+    return score(
+        found.tallies,
+        benchmark=_name(folder),
+        samples=found.outputs.samples,
+        greedy=found.outputs.greedy,
+        judged=found.judged,
+        expected=len(found.tallies) * len(found.outputs.files),
+    )
+
+
+def _read_all(folder: Path) -> _Found:
     outputs = _required_outputs(folder)
     tallies: list[Tally] = []
     problems: list[Any] = []
+    digest = hashlib.sha256()
     judged = False
     for place, index, sample, row in _rows(outputs):
         if index == len(tallies):
             tallies.append(Tally(outputs.samples, {**row, "problem_id": str(index)}))
             problems.append(row.get("problem"))
+            digest.update(orjson.dumps([row.get("problem"), row.get("expected_answer")]) + b"\n")
         if row.get("problem") != problems[index]:
             raise ResultsError(f"{place}: not the problem that the other files of {folder} have in this line")
         _add(tallies[index], sample, row)
         judged = judged or "judgement" in row or "judge_correct" in row
+    by = None
     if ours := _our_grades(folder, outputs, sum(tally.generated for tally in tallies)):
         by, part = ours
         for row in read_rows(folder / GRADES, part):
             tallies[int(row["problem_id"])].add_grade(
                 row["sample"], vote_of(row, by.grader), row["symbolic_correct"]
             )
-    return score(
-        tallies,
-        benchmark=_name(folder),
-        samples=outputs.samples,
-        greedy=outputs.greedy,
-        judged=judged,
-        expected=len(tallies) * len(outputs.files),
-    )
+    return _Found(outputs, tallies, judged, digest.hexdigest(), by)
 
 
 def _read(file: Path) -> Iterator[Row]:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from evalcore.checkpoints import Checkpoint
 from evalcore.errors import ConfigError, EvalError, ResultsError
 from evalcore.history import open_history
-from evalcore.manifest import benchmark_folders
 from evalcore.records import write_file
 from evalcore.summarize import Mode, Scorecard
 from evalcore.tally import COLUMNS
@@ -120,7 +119,9 @@ def of_comparison(compared: Comparisons, folder: Path, baseline: Path) -> list[P
     Raises:
         ResultsError: the folders' scorecards are gone meanwhile.
     """
-    here, there = ({card.benchmark: card for card in _cards(place)} for place in (folder, baseline))
+    from evalcore.compare import read  # here: it needs scipy, which a run's own plot does not
+
+    here, there = ({name: side.card for name, side in read(place).items()} for place in (folder, baseline))
     others = _recorded(compared, here)
     panels = (
         _compared(it, here[it.benchmark], there[it.benchmark], others.get(it.benchmark, ()))
@@ -192,10 +193,6 @@ def draw(panels: Sequence[Panel], title: str, files: Iterable[Path]) -> None:
                 write_file(file, stream.getvalue())
 
 
-def _cards(folder: Path) -> list[Scorecard]:
-    return [Scorecard.load(place) for place in benchmark_folders(folder)]
-
-
 def _recorded(compared: Comparisons, cards: Mapping[str, Scorecard]) -> dict[str, list[Evaluation]]:
     """What the history has of the checkpoint's training run that is comparable, by benchmark."""
     try:
@@ -208,6 +205,7 @@ def _recorded(compared: Comparisons, cards: Mapping[str, Scorecard]) -> dict[str
                     mode="greedy" if it.mode == "greedy" else None,
                 )
                 for it in compared.benchmarks
+                if cards[it.benchmark].fingerprint
             }
     except EvalError as error:
         log.warning("the plot is without the training run's other checkpoints: %s", error)
