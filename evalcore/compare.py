@@ -139,7 +139,9 @@ def compare_folders(
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items())) or "no benchmarks"
         raise ResultsError(f"{folder} and {baseline}: nothing to compare: {reasons}")
     if any(here[name].is_foreign for name in alone):
-        log.warning("NeMo-Skills' files do not say how they were asked: that both were asked alike is up to you")
+        log.warning(
+            "NeMo-Skills' files do not say how they were asked: that both were asked alike is up to you"
+        )
     checkpoint = here[next(iter(alone))].checkpoint
     return _all(checkpoint, [alone[name] for name in here if name in alone], refused, advisory, alpha)
 
