@@ -264,6 +264,8 @@ def _write_ssh(plan: Plan) -> None:
     (folder / "authorized_keys").write_text((folder / "id.pub").read_text())
     host_key = (folder / "host.pub").read_text().strip()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
+    # SHLVL: Debian's bash takes itself for no outermost shell then and leaves .bashrc alone, which is the business of
+    # whoever this machine belongs to: it may be slow, or write what it likes.
     (folder / "sshd_config").write_text(f"""Port {port}
 ListenAddress 127.0.0.1
 HostKey {folder}/host
@@ -274,7 +276,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 AllowUsers {plan.user}
-SetEnv SLURM_CONF={plan.root}/etc/slurm.conf
+SetEnv SLURM_CONF={plan.root}/etc/slurm.conf SHLVL=1
 Subsystem sftp internal-sftp
 MaxStartups 100:30:200
 MaxSessions 100

@@ -136,6 +136,17 @@ def test_cut_connections_end_and_new_ones_are_taken(cluster: Cluster) -> None:
     assert ssh(cluster, "id", "-un").stdout == f"{cluster.user}\n"
 
 
+def test_what_a_users_shell_would_say_first_is_not_said(cluster: Cluster) -> None:
+    assert ssh(cluster, "sh", "-c", "basename $SHELL").stdout == "bash\n"
+    bashrc = Path(ssh(cluster, "pwd").stdout.strip()) / ".bashrc"
+    before = bashrc.read_bytes() if bashrc.exists() else b""
+    bashrc.write_text("echo noise\n")
+    try:
+        assert ssh(cluster, "echo", "there").stdout == "there\n"
+    finally:
+        bashrc.write_bytes(before)
+
+
 def test_without_sshd_nobody_answers(cluster: Cluster) -> None:
     cluster.stop("sshd")
     assert "Connection refused" in ssh(cluster, "true").stderr
