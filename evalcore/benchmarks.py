@@ -32,9 +32,10 @@ import orjson
 from pydantic import BeforeValidator, Field, model_validator
 
 from evalcore import include
-from evalcore.config import BenchmarkRun, EvalConfig, Inference, Settings, validated
+from evalcore.config import BenchmarkRun, EvalConfig, Inference
 from evalcore.errors import BenchmarkError, ConfigError
 from evalcore.records import GREEDY
+from evalcore.settings import Settings, validated
 
 SUBSET = "subset_for_metrics"
 """The field that carries a problem's subset, as NeMo-Skills calls it."""

@@ -22,11 +22,11 @@ from evalcore import include
 from evalcore.checkpoints import path_component
 from evalcore.compare import Compared, compare_recorded
 from evalcore.comparison import ALPHA, Verdict, compare, spent, together
-from evalcore.config import validated
 from evalcore.counts import Pair
 from evalcore.errors import CheckpointError, ConfigError
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import Evaluation, History
+from evalcore.settings import validated
 from evalcore.tracked import Watched, check
 
 _KIND = "canaries"

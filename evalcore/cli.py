@@ -311,8 +311,8 @@ def track(
         ),
     ] = None,
 ) -> None:
-    from evalcore.config import Wandb
     from evalcore.profiles import wandb_defaults
+    from evalcore.settings import Wandb
     from evalcore.track import track
 
     folders, overrides = folders_and_overrides(arguments)

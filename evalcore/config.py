@@ -10,39 +10,28 @@ to the benchmark's own (``generation:`` in its YAML) and then to the defaults of
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
     field_serializer,
     model_validator,
 )
 
 from evalcore import include
 from evalcore.errors import ConfigError
+from evalcore.profiles import wandb_defaults
+from evalcore.settings import Settings, Wandb, validated
 
 _T = TypeVar("_T", bound=BaseModel)
 
 ServerType = Literal["embedded", "vllm", "sglang", "trtllm", "openai"]
 """Who answers: started by us on a free port, or (``openai``) anything OpenAI-compatible at an address."""
-
-
-class Settings(BaseModel):
-    """Base of everything a user writes: an unknown key is an error, and nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def to_overrides(self) -> list[str]:
-        """The dotted overrides that make these settings from nothing: what a command line of them carries."""
-        return list(_flatten(self.model_dump(mode="json", exclude_defaults=True)))
 
 
 class BenchmarkRun(Settings):
@@ -199,18 +188,6 @@ class Judge(Settings):
     client: JudgeClient = JudgeClient()
 
 
-class Wandb(Settings):
-    """Where the numbers go. mode None: online when a key is there, else offline; ``disabled`` sends nothing."""
-
-    project: str = "checkpoint-evaluation"
-    entity: str | None = None
-    mode: Literal["online", "offline", "disabled"] | None = None
-
-    def to_overrides(self) -> list[str]:
-        """As of any settings, and what is set to its default, too: env.toml may say something else."""
-        return list(_flatten(self.model_dump(mode="json", exclude_unset=True)))
-
-
 class EvalConfig(Settings):
     """One evaluation of one checkpoint.
 
@@ -261,8 +238,6 @@ def load_config(suite: str | None = None, *, overrides: Sequence[str] = (), **op
         ConfigError: unknown suite, unknown key (lists the valid ones), a value out of range, or an env.toml that
             cannot be used.
     """
-    from evalcore.profiles import wandb_defaults  # here: it needs the models above
-
     from_suite = include.load("suites", suite)[1] if suite else {}
     defaults = {"wandb": wandb_defaults()}
     merged = _merge(defaults, from_suite, _without_none(options), _parse_overrides(overrides))
@@ -276,38 +251,6 @@ def section(kind: type[_T], name: str, overrides: Sequence[str], **options: Any)
         raise ConfigError(f"override {wrong[0]!r}: expected {name}.key=value")
     parsed = _merge(_parse_overrides(overrides))
     return validated(kind, _without_none(options) | parsed.get(name, {}), name)
-
-
-def validated(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
-    """Build a settings model; the first thing wrong becomes one line that lists the valid names."""
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        message = f"{where}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}"
-        if first["type"] == "extra_forbidden":
-            message = f"{where}: unknown key {key!r}; valid: {', '.join(_valid_keys(kind, first['loc']))}"
-        elif "://" in str(first.get("input")):
-            # An address may let anybody in, and pydantic's error has it too.
-            raise ConfigError(message) from None
-        elif "input" in first and isinstance(first["input"], str | int | float):
-            message += f" (got {first['input']!r})"
-        raise ConfigError(message) from error
-
-
-def _valid_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    for part in location[:-1]:
-        if field := kind.model_fields.get(str(part)):  # else an index, or a key that the user chose
-            kind = _model_in(field.annotation) or kind
-    return sorted(kind.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """``Source`` of ``tuple[Source, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def is_override(argument: str) -> bool:
@@ -349,20 +292,6 @@ def _merge(*layers: Any) -> dict[str, Any]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif (
-            isinstance(value, str)
-            and re.fullmatch(r"[\w/.:,@+=-]+", value)
-            and yaml.safe_load(value) == value
-        ):
-            yield f"{prefix}{key}={value}"
-        else:
-            yield f"{prefix}{key}={json.dumps(value)}"  # JSON is YAML, which overrides are read as
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ import orjson
 
 from evalcore.checkpoints import path_component
 from evalcore.completeness import check_complete
-from evalcore.config import Settings
 from evalcore.errors import CheckpointError, EvalError
+from evalcore.settings import Settings
 from evalcore.slurm.cluster import Cluster
 from evalcore.tracked import Tracked
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from evalcore.config import Settings
 from evalcore.errors import ConfigError
+from evalcore.settings import Settings
 
 SECRET_NAME = re.compile(
     r"(.*_)?(api_?key|key|token|secret|credentials?)|.*(password|passwd|passphrase)", re.IGNORECASE

@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from evalcore.config import Wandb
 from evalcore.errors import ConfigError
 from evalcore.executors import (
     KINDS,
@@ -49,6 +48,7 @@ from evalcore.executors import (
     secret_message,
     walltime_seconds,
 )
+from evalcore.settings import Wandb
 
 __all__ = [
     "DockerProfile",

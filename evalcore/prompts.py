@@ -32,8 +32,8 @@ from pydantic import Field, model_validator
 
 from evalcore import include
 from evalcore.chat_template import ChatTemplate
-from evalcore.config import Settings, validated
 from evalcore.errors import ConfigError
+from evalcore.settings import Settings, validated
 
 Message = dict[str, str]
 

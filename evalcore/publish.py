@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from evalcore.completeness import check_complete
-from evalcore.config import validated
 from evalcore.discovery import at_path, request
 from evalcore.errors import ConfigError, EvalError
+from evalcore.settings import validated
 from evalcore.tracked import Tracked, followed
 
 log = logging.getLogger(__name__)

@@ -26,10 +26,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from evalcore.checkpoints import Checkpoint
-from evalcore.config import Wandb
 from evalcore.errors import ConfigError, EvalError, ResultsError
 from evalcore.manifest import MANIFEST, SCORECARD, Manifest
 from evalcore.metrics import Estimate
+from evalcore.settings import Wandb
 from evalcore.summarize import Mode, Scorecard, Subset
 from evalcore.tally import COLUMNS
 

@@ -25,9 +25,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from evalcore import include
 from evalcore.checkpoints import path_component
-from evalcore.config import EvalConfig, Settings, load_config, validated
+from evalcore.config import EvalConfig, load_config
 from evalcore.errors import CheckpointError, ConfigError
 from evalcore.profiles import load_profiles
+from evalcore.settings import Settings, validated
 
 _KIND = "tracked"
 _CONNECTION = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)

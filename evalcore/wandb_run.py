@@ -18,8 +18,8 @@ from http.client import HTTPException
 from typing import Any
 
 from evalcore.checkpoints import Checkpoint
-from evalcore.config import Wandb
 from evalcore.errors import EvalError
+from evalcore.settings import Wandb
 from evalcore.track import import_wandb, quiet_settings, run_id
 
 _ANSWER_SECONDS = 30.0

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from evalcore import arguments, cli, nemo_skills
-from evalcore.config import Wandb
 from evalcore.grading.pool import DEFAULT_TIMEOUT
 from evalcore.judge import JudgeSummary
 from evalcore.manifest import GENERATIONS
 from evalcore.metrics import Estimate
 from evalcore.records import PartWriter, read_part
 from evalcore.serving.embedded import running
+from evalcore.settings import Wandb
 from evalcore.summarize import summarize
 from synthetic_results import Sample, manifest, write
 from tiny_folder import write_checkpoint

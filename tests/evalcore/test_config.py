@@ -13,13 +13,13 @@ from evalcore.config import (
     Judge,
     Sampling,
     Server,
-    Wandb,
     is_override,
     load_config,
     parse_benchmarks,
     section,
 )
 from evalcore.errors import ConfigError
+from evalcore.settings import Wandb
 
 
 def test_later_layers_win() -> None:

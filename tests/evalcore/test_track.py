@@ -17,9 +17,9 @@ import pytest
 
 import wandb_server
 from evalcore.checkpoints import Checkpoint
-from evalcore.config import Wandb
 from evalcore.errors import ResultsError
 from evalcore.records import GREEDY
+from evalcore.settings import Wandb
 from evalcore.summarize import Scorecard, summarize
 from evalcore.track import _load, metrics, run_id, track
 from synthetic_results import CHECKPOINT, Sample, manifest, write
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 TRACK = """
 import json, resource, sys
 from pathlib import Path
-from evalcore.config import Wandb
+from evalcore.settings import Wandb
 from evalcore.errors import EvalError
 from evalcore.track import track
 folder, times, settings, largest_file = sys.argv[1:]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import wandb_server
-from evalcore.config import Wandb
+from evalcore.settings import Wandb
 from evalcore.summarize import summarize
 from evalcore.track import run_id
 from evalcore.wandb_run import find
@@ -27,7 +27,7 @@ ALERT = """
 import json, logging, sys
 from pathlib import Path
 from evalcore.checkpoints import Checkpoint
-from evalcore.config import Wandb
+from evalcore.settings import Wandb
 from evalcore.errors import EvalError
 from evalcore.track import track
 from evalcore.wandb_run import find

@@ -12,8 +12,9 @@ from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped
 
 from evalcore.backends import Unreachable
-from evalcore.config import EvalConfig, Wandb
+from evalcore.config import EvalConfig
 from evalcore.plan import plan
+from evalcore.settings import Wandb
 from evalcore.slurm.cluster import Cluster
 from operators.plan import PlanOperator, config_from_params
 from task_instance import TaskInstance
