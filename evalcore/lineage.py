@@ -10,9 +10,10 @@ previous step is the baseline and every benchmark critical.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from evalcore.baseline import baseline_of
 from evalcore.canary import hold
@@ -38,10 +39,18 @@ class Judged:
     held: str
 
 
-def judge_checkpoint(history: History, evaluations: Sequence[int], cluster: str) -> Judged:
+def judge_checkpoint(
+    history: History,
+    evaluations: Sequence[int],
+    cluster: str,
+    raised_by: Mapping[str, Any] | None = None,
+) -> Judged:
     """Compare a checkpoint's evaluations, one of each benchmark, with their baselines; what got worse is an alarm.
 
     While a canary says that the stack of the cluster has moved, alarms are held.
+
+    Args:
+        raised_by: as new alarms are to have it.
 
     Raises:
         ResultsError: an evaluation is not in the history.
@@ -69,7 +78,7 @@ def judge_checkpoint(history: History, evaluations: Sequence[int], cluster: str)
         return Judged(compared, alpha, (), "")
     held = hold(history, cluster)
     worse = [it for it in compared.benchmarks if not critical or it.benchmark in critical]
-    alarms = Alarms(history).raise_(suspicions(worse, chosen), held=held)
+    alarms = Alarms(history).raise_(suspicions(worse, chosen), held=held, raised_by=raised_by)
     return Judged(compared, alpha, tuple(alarms), held)
 
 

@@ -11,7 +11,7 @@ benchmark, kind and baseline one alone is ever confirmed, the others are repeate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -71,6 +71,8 @@ class Alarm:
 
     evaluation, base_evaluation: ids in the history; confirmation, base_confirmation: of both checkpoints on fresh
     seeds, None where there are none. reason: why it is held or refuted, or was confirmed without fresh seeds.
+    raised_by: the run of evaluate_checkpoint that found it, ``{evaluation, params}``, as confirm_regression takes it;
+    empty where there was none.
     """
 
     id: int
@@ -91,6 +93,7 @@ class Alarm:
     acknowledged_at: datetime | None
     acknowledged_by: str | None
     note: str
+    raised_by: Mapping[str, Any]
 
 
 class Alarms:
@@ -99,17 +102,31 @@ class Alarms:
     def __init__(self, history: History) -> None:
         self._history = history
 
-    def raise_(self, suspicions: Iterable[Suspicion], *, held: str = "") -> list[Alarm]:
+    def raise_(
+        self,
+        suspicions: Iterable[Suspicion],
+        *,
+        held: str = "",
+        raised_by: Mapping[str, Any] | None = None,
+    ) -> list[Alarm]:
         """Alarms of some suspicions, of all or of none. Of what was raised before the alarm is as it was.
 
         held: why nothing can be made of them for the time being; new ones are held then. Without it those that
-        were held are suspected now.
+        were held are released. raised_by: as the alarms have it.
 
         Raises:
             ResultsError: an evaluation is not in the history.
         """
         with self._history.writing() as connection:
-            ids = [_raise(connection, suspicion, held) for suspicion in suspicions]
+            ids = [_raise(connection, suspicion, held, raised_by) for suspicion in suspicions]
+            if not held:
+                _release(connection, ids)
+            return _of(connection, ids)
+
+    def release(self, ids: Sequence[int]) -> list[Alarm]:
+        """Those of some ids, in their order; what was held is suspected now. ResultsError if one is unknown."""
+        with self._history.writing() as connection:
+            _release(connection, ids)
             return _of(connection, ids)
 
     def get(self, ids: Sequence[int]) -> list[Alarm]:
@@ -209,7 +226,9 @@ class Alarms:
         return found
 
 
-def _raise(connection: Connection, suspicion: Suspicion, held: str) -> int:
+def _raise(
+    connection: Connection, suspicion: Suspicion, held: str, raised_by: Mapping[str, Any] | None
+) -> int:
     new, base = (_evaluation(connection, id_) for id_ in (suspicion.evaluation, suspicion.base_evaluation))
     table = schema.alarms
     key = {
@@ -231,13 +250,17 @@ def _raise(connection: Connection, suspicion: Suspicion, held: str) -> int:
             "reason": held,
             "raised_at": datetime.now(UTC),
             "note": "",
+            "raised_by": raised_by,
         },
     )
     id_: int = connection.execute(select(table.c.id).filter_by(**key)).scalar_one()
-    if not held:
-        was_held = (table.c.id == id_, table.c.state == State.HELD)
-        connection.execute(update(table).where(*was_held).values(state=State.SUSPECTED, reason=""))
     return id_
+
+
+def _release(connection: Connection, ids: Sequence[int]) -> None:
+    table = schema.alarms
+    were_held = (table.c.id.in_(ids), table.c.state == State.HELD)
+    connection.execute(update(table).where(*were_held).values(state=State.SUSPECTED, reason=""))
 
 
 def _promote(connection: Connection, evaluation: int, by: str, note: str) -> None:
@@ -306,6 +329,7 @@ def _select(connection: Connection, wanted: Sequence[ColumnElement[bool]]) -> li
                 base_confirmation=row["base_confirmation_id"],
                 raised_at=utc(row["raised_at"]),
                 acknowledged_at=acknowledged_at and utc(acknowledged_at),
+                raised_by=row["raised_by"] or {},
             )
         )
     return found

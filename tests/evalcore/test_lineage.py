@@ -89,8 +89,9 @@ def test_while_the_stack_has_moved_alarms_are_held(history: History, include: Pa
     alarms.settle(moved.id, State.CONFIRMED, reason="toy by -50.0 points")
     for step, right in ((100, GOOD), (200, WORSE)):
         id_ = record(history, tmp_path, checkpoint("run", step), right)
-    found = judge_checkpoint(history, [id_], "local")
+    run = {"evaluation": "ckpt__run", "params": {"cluster": "local"}}
+    found = judge_checkpoint(history, [id_], "local", run)
     assert found.held.endswith("toy by -50.0 points")
-    assert [alarm.state for alarm in found.alarms] == [State.HELD]
+    assert [(alarm.state, alarm.raised_by) for alarm in found.alarms] == [(State.HELD, run)]
     elsewhere = judge_checkpoint(history, [id_], "cluster")
     assert (elsewhere.held, [alarm.state for alarm in elsewhere.alarms]) == ("", [State.SUSPECTED])

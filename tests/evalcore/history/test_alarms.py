@@ -81,6 +81,36 @@ def test_what_is_held_is_suspected_when_nothing_holds_it_any_more(history: Histo
     assert late.state is State.SUSPECTED, "it is being confirmed"
 
 
+def test_what_is_held_is_released_and_nothing_else(history: History, tmp_path: Path) -> None:
+    base, new = (evaluated(history, tmp_path, step) for step in (100, 200))
+    alarms = Alarms(history)
+    held, other = alarms.raise_(
+        [suspicion(new, base), suspicion(new, base, Kind.LENGTH)], held="the canary moved"
+    )
+    (refuted,) = alarms.raise_([suspicion(new, base, Kind.TRUNCATION)])
+    refuted = alarms.settle(refuted.id, State.REFUTED, reason="chance")
+    first, second = alarms.release([refuted.id, held.id])
+    assert first == refuted
+    assert (second.id, second.state, second.reason) == (held.id, State.SUSPECTED, "")
+    assert alarms.release([held.id]) == [second]
+    assert alarms.get([other.id]) == [other]
+    with pytest.raises(ResultsError, match="no alarm 99"):
+        alarms.release([99])
+
+
+def test_what_raised_an_alarm_first_stays(history: History, tmp_path: Path) -> None:
+    base, new = (evaluated(history, tmp_path, step) for step in (100, 200))
+    alarms = Alarms(history)
+    run = {"evaluation": "ckpt__1", "params": {"suite": "tiny", "overrides": ["a=\u00e9"], "step": None}}
+    (alarm,) = alarms.raise_([suspicion(new, base)], held="the canary moved", raised_by=run)
+    assert alarm.raised_by == run
+    (again,) = alarms.raise_([suspicion(new, base)], raised_by={"evaluation": "other", "params": {}})
+    assert (again.id, again.raised_by) == (alarm.id, run)
+    (canary,) = alarms.raise_([suspicion(new, base, Kind.CANARY)])
+    assert canary.raised_by == {}
+    assert alarms.get([canary.id, alarm.id]) == [canary, again]
+
+
 def test_nobody_is_told_twice_of_one_baseline(history: History, tmp_path: Path) -> None:
     base, *new = (evaluated(history, tmp_path, step) for step in (100, 200, 300))
     alarms = Alarms(history)
