@@ -3,8 +3,11 @@
 Asks somebody to say that they know of alarms: **ask** shows what was alerted about, and waits under *Required
 Actions* for *Acknowledge* or *Leave open*, and a note if there is one. **acknowledge** writes down who answered.
 
-Acknowledging a canary's alarm makes the numbers that it moved to its baseline, and models are judged again. Alarms
-that are acknowledged already are left out; without any others the run ends at once.
+Acknowledging a canary's alarm makes the numbers that it moved to its baseline, and models are judged again: if
+nothing holds back a cluster's alarms any more, **release** finds them, and **confirm** starts
+**confirm_regression** for them.
+
+Alarms that are acknowledged already are left out; without any others the run ends at once.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from operators.acknowledge import (
     AcknowledgeOperator,
     ShowAlarmsOperator,
 )
+from operators.confirm import ReleaseOperator
+from operators.runs import confirmed
 
 with DAG(
     dag_id="acknowledge_alert",
@@ -52,4 +57,7 @@ with DAG(
         },
     )
     acknowledge = AcknowledgeOperator(task_id="acknowledge", alarms=show.output, answer=ask.output)
+    release = ReleaseOperator(task_id="release")
+    confirmed(release.output)
     show >> ask
+    acknowledge >> release

@@ -23,7 +23,6 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, task_group
 
 from evalcore import include
@@ -37,6 +36,7 @@ from operators.judge import JudgeOperator
 from operators.plan import PlanOperator
 from operators.record import RecordOperator
 from operators.report import ReportOperator
+from operators.runs import confirmed
 from operators.summarize import SummarizeOperator
 from operators.track import TrackOperator
 
@@ -212,13 +212,8 @@ with DAG(
     )
     record = RecordOperator(task_id="record", trigger_rule="all_done_min_one_success")
     compare = CompareOperator(task_id="compare", recorded=record.output)
-    # Started and not waited for: what comes of it is no part of this evaluation.
-    confirm = TriggerDagRunOperator.partial(
-        task_id="confirm",
-        trigger_dag_id="confirm_regression",
-        skip_when_already_exists=True,
-        openlineage_inject_parent_info=False,
-    ).expand_kwargs(compare.output)
+    # Not waited for: what comes of it is no part of this evaluation.
+    confirm = confirmed(compare.output)
     report = ReportOperator(task_id="report", trigger_rule="all_done", retries=0)
     scores >> [track, record]
     [track, confirm] >> report

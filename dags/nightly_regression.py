@@ -7,6 +7,8 @@ has moved, and then the newest checkpoint of every training run of `tracked/*.ya
 **evaluate_checkpoint**. **stack** compares each canary with its baseline: if it moved, in either direction, **alert**
 says so, and what is found about models on the same cluster is held back until somebody has acknowledged it, or the
 canary is back where it was. **failures** fails when something could not be evaluated, after the others were.
+**release** finds what was held back and no longer is, unless tonight's comparisons have, and **confirm** starts
+**confirm_regression** for it.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable
 
+from operators.confirm import ReleaseOperator
 from operators.failures import FailuresOperator
 from operators.nightly import CanariesOperator, StackOperator, SweepOperator
-from operators.runs import evaluated, told
+from operators.runs import confirmed, evaluated, told
 
 with DAG(
     dag_id="nightly_regression",
@@ -39,5 +42,8 @@ with DAG(
     failures = FailuresOperator(
         task_id="failures", told_by=["canaries", "stack", "models"], trigger_rule="all_done", retries=0
     )
+    # After the evaluations: the comparisons that find the same again start a confirmation themselves.
+    release = ReleaseOperator(task_id="release", trigger_rule="all_done")
+    confirmed(release.output)
     canary >> stack >> [*told(stack.output), models]
-    evaluate >> failures
+    evaluate >> [failures, release]

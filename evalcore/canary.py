@@ -8,7 +8,7 @@
 
 Each night has an evaluation of its own, of the lineage ``canary-<name>``. One whose numbers went up or down holds
 back what is said of the models on the same cluster until somebody has acknowledged it, which makes that night the
-canary's baseline, or until it is back where it was.
+canary's baseline, or until it is back where it was. What was held then goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 from evalcore import include
@@ -181,6 +182,19 @@ def hold(history: History, cluster: str) -> str:
         return ""
     newest = max(open_, key=lambda it: it.raised_at)
     return f"the stack moved: {newest.run} of {newest.raised_at:%Y-%m-%d}: {newest.reason}"
+
+
+def to_release(history: History) -> list[Alarm]:
+    """The held alarms that nothing holds any more, the first raised first.
+
+    Of one without ``raised_by`` it is not known on which cluster it was found, nor how to ask again: it is left out.
+    """
+    held: dict[str, list[Alarm]] = {}
+    for alarm in Alarms(history).find(state=State.HELD):
+        if alarm.raised_by:
+            held.setdefault(alarm.raised_by["params"]["cluster"], []).append(alarm)
+    free = (alarms for cluster, alarms in held.items() if not hold(history, cluster))
+    return sorted(chain.from_iterable(free), key=lambda it: it.id)
 
 
 def _baseline(history: History, new: Evaluation, evaluations: Sequence[Evaluation]) -> Evaluation | None:

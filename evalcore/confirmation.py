@@ -25,6 +25,7 @@ ALPHA = 0.05
 """Of one test: what is confirmed was suspected under an alpha of its own, and of chance both seldom agree."""
 
 _RUN_LENGTH = 150
+_ID_LENGTH = 250  # of a run's id, as Airflow takes it
 
 
 def suspicions(
@@ -41,6 +42,27 @@ def suspicions(
             for rate in it.alarms
         ]
     return found
+
+
+def confirming(alarms: Sequence[int], raised_by: Mapping[str, Any]) -> dict[str, Any]:
+    """The run of confirm_regression that looks at some alarms again: ``{trigger_run_id, conf}``.
+
+    Its id follows from theirs: one for the same alarms, however often and from wherever it is asked for.
+
+    Args:
+        raised_by: the run of evaluate_checkpoint that found them, ``{evaluation, params}``.
+    """
+    ids = sorted(alarms)
+    named = f"confirm__{'_'.join(map(str, ids))}__{raised_by['evaluation']}"
+    return {"trigger_run_id": named[:_ID_LENGTH], "conf": {"alarms": ids, **raised_by}}
+
+
+def confirmations(alarms: Iterable[Alarm]) -> list[dict[str, Any]]:
+    """As ``confirming``: a run for the alarms of each evaluation."""
+    found: dict[str, list[Alarm]] = {}
+    for alarm in alarms:
+        found.setdefault(alarm.raised_by["evaluation"], []).append(alarm)
+    return [confirming([it.id for it in alike], alike[0].raised_by) for alike in found.values()]
 
 
 def unconfirmable(alarms: Sequence[Alarm], params: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ class CompareOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.compare import as_text, sentence
+        from evalcore.confirmation import confirming
         from evalcore.history import open_history
         from evalcore.history.alarms import State
         from evalcore.lineage import judge_checkpoint
@@ -44,8 +45,9 @@ class CompareOperator(BaseOperator):
         ti, params = context["ti"], context["params"]
         if not params["compare"]:
             raise AirflowSkipException("the run's params say not to compare")
+        raised_by = {"evaluation": ti.run_id, "params": dict(params)}
         with open_history() as history:
-            found = judge_checkpoint(history, list(self.recorded.values()), params["cluster"])
+            found = judge_checkpoint(history, list(self.recorded.values()), params["cluster"], raised_by)
         compared = found.compared
         for line in as_text(compared).splitlines():
             self.log.info("%s", line)
@@ -56,10 +58,4 @@ class CompareOperator(BaseOperator):
         verdict = {"verdict": str(compared.verdict), "sentence": sentence(compared)}
         ti.xcom_push(XCOM_COMPARED, {**verdict, "alpha": found.alpha, "held": found.held})
         open_ = [alarm.id for alarm in found.alarms if alarm.state is State.SUSPECTED]
-        conf = {"alarms": open_, "evaluation": ti.run_id, "params": dict(params)}
-        return [{"trigger_run_id": _run_id(ti.run_id, open_), "conf": conf}] if open_ else []
-
-
-def _run_id(evaluation: str, alarms: list[int]) -> str:
-    """One confirmation for each alarm, whatever is restarted; its id follows from theirs."""
-    return f"confirm__{'_'.join(map(str, alarms))}__{evaluation}"[:250]
+        return [confirming(open_, raised_by)] if open_ else []

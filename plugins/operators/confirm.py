@@ -10,18 +10,43 @@ from airflow.sdk.exceptions import AirflowFailException
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
+_AT_ONCE = 200
+"""Confirmations a time. Airflow maps a task 1,024 times at most; the rest is found the next night."""
 
-class ConfirmOperator(BaseOperator):
-    """Returns ``{trigger_run_id, conf}`` of each run of evaluate_checkpoint that asks again, on fresh seeds.
 
-    None where it cannot be asked again. The DAG run's params are ``alarms`` (ids in the history), ``evaluation`` (the
-    run that raised them) and ``params`` (of that run).
+class ReleaseOperator(BaseOperator):
+    """Returns ``{trigger_run_id, conf}`` of each run of confirm_regression in which held alarms go on.
+
+    One for each evaluation whose alarms no canary holds any more. That run releases them, this task does
+    not: tried again, or in two DAGs at once, it returns the same runs, and what could not be started is found again.
     """
 
     ui_color = "#f3ecfa"
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
+        from evalcore.canary import to_release
+        from evalcore.confirmation import confirmations
+        from evalcore.history import open_history
+
+        with open_history() as history:
+            runs = confirmations(to_release(history))
+        for run in runs[:_AT_ONCE]:
+            conf = run["conf"]
+            self.log.info("nothing holds the alarms of %s any more: %s", conf["evaluation"], conf["alarms"])
+        return runs[:_AT_ONCE]
+
+
+class ConfirmOperator(BaseOperator):
+    """Returns ``{trigger_run_id, conf}`` of each run of evaluate_checkpoint that asks again, on fresh seeds.
+
+    None where it cannot be asked again. The DAG run's params are ``alarms`` (ids in the history), ``evaluation`` (the
+    run that raised them) and ``params`` (of that run). Alarms that were held are released.
+    """
+
+    ui_color = "#f3ecfa"
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
         from evalcore.confirmation import requests, unconfirmable
         from evalcore.history import open_history
         from evalcore.history.alarms import Alarms
@@ -32,7 +57,7 @@ class ConfirmOperator(BaseOperator):
                 "no alarms are given: evaluate_checkpoint starts this for those it raises"
             )
         with open_history() as history:
-            alarms = Alarms(history).get(asked["alarms"])
+            alarms = Alarms(history).release(asked["alarms"])
             if reason := unconfirmable(alarms, asked["params"]):
                 self.log.warning("not looked at again: %s", reason)
                 return []

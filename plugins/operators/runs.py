@@ -1,5 +1,5 @@
-"""Tasks that several DAGs have alike, each for as many as another task returns: an evaluation that is waited for, and
-telling somebody.
+"""Tasks that several DAGs have alike, each for as many as another task returns: an evaluation that is waited for, a
+confirmation, and telling somebody.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ def evaluated(task_id: str, runs: XComArg) -> MappedOperator:
         wait_for_completion=True,
         deferrable=True,
         poke_interval=10,
+        openlineage_inject_parent_info=False,
+    ).expand_kwargs(runs)
+
+
+def confirmed(runs: XComArg) -> MappedOperator:
+    """``confirm``: runs of confirm_regression, each once; started and not waited for.
+
+    runs: a list of ``{trigger_run_id, conf}``.
+    """
+    return TriggerDagRunOperator.partial(
+        task_id="confirm",
+        trigger_dag_id="confirm_regression",
+        skip_when_already_exists=True,
         openlineage_inject_parent_info=False,
     ).expand_kwargs(runs)
 

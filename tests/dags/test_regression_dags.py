@@ -45,9 +45,12 @@ def dags() -> dict[str, DAG]:
                 "models": {"stack"},
                 "evaluate": {"models"},
                 "failures": {"evaluate"},
+                # What tonight's comparisons find again they have confirmed themselves.
+                "release": {"evaluate"},
+                "confirm": {"release"},
             },
-            # One canary that fails does not keep the models from being evaluated.
-            {"stack": "all_done", "models": "all_done", "failures": "all_done"},
+            # One canary that fails does not keep the models from being evaluated, nor a model what was held.
+            {"stack": "all_done", "models": "all_done", "failures": "all_done", "release": "all_done"},
         ),
     ],
 )
@@ -75,6 +78,14 @@ def test_evaluations_that_are_waited_for_go_on_where_they_were(dags: dict[str, D
         given = dags[name].get_task(task_id).partial_kwargs
         assert (given["reset_dag_run"], given["wait_for_completion"], given["deferrable"]) == (True,) * 3
         assert given["trigger_dag_id"] == "evaluate_checkpoint"
+
+
+def test_a_confirmation_is_started_once_and_not_waited_for(dags: dict[str, DAG]) -> None:
+    for name in ("evaluate_checkpoint", "nightly_regression", "acknowledge_alert"):
+        given = dags[name].get_task("confirm").partial_kwargs
+        assert given["trigger_dag_id"] == "confirm_regression"
+        assert given["skip_when_already_exists"] is True
+        assert not given.get("wait_for_completion")
 
 
 def test_only_telling_is_tried_for_long(dags: dict[str, DAG]) -> None:

@@ -10,11 +10,21 @@ from typing import Any
 
 import pytest
 
-from evalcore.canary import Canary, canaries, hold, judge_stack, lineage, night_name, request, unwatched
+from evalcore.canary import (
+    Canary,
+    canaries,
+    hold,
+    judge_stack,
+    lineage,
+    night_name,
+    request,
+    to_release,
+    unwatched,
+)
 from evalcore.comparison import ALPHA, spent
 from evalcore.errors import ConfigError
 from evalcore.history import open_history
-from evalcore.history.alarms import Alarm, Alarms, Kind, State
+from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import Evaluation, History
 from evaluations import checkpoint, record
 
@@ -156,6 +166,66 @@ def test_a_night_without_a_benchmark_does_not_say_that_it_is_back(history: Histo
             record(history, tmp_path / "results", of, right, benchmark=benchmark)
         judge_stack(history, "frozen", CANARY, night(day))
     assert "a by -62.5 points" in hold(history, "local")
+
+
+def raised(history: History, folder: Path, run: str, cluster: str = "local", held: bool = True) -> int:
+    """An alarm of a model, held or not."""
+    new, base = (
+        record(history, folder / "results", checkpoint(run, step), [right] * PROBLEMS)
+        for step, right in ((200, 1), (100, 3))
+    )
+    (alarm,) = Alarms(history).raise_(
+        [Suspicion(Kind.REGRESSION, new, base, 0.01, ALPHA)],
+        held="the stack moved" if held else "",
+        raised_by={"evaluation": f"ckpt__{run}", "params": {"cluster": cluster}},
+    )
+    return alarm.id
+
+
+def free(history: History) -> list[int]:
+    return [alarm.id for alarm in to_release(history)]
+
+
+@pytest.mark.parametrize("ends", ["back", "acknowledged", "file"])
+def test_what_was_held_goes_on_when_nothing_holds_it_any_more(
+    history: History, folder: Path, tmp_path: Path, ends: str
+) -> None:
+    evaluated(history, tmp_path, 1, USUAL)
+    (moved,) = evaluated(history, tmp_path, 2, [right - 1 for right in USUAL])
+    ids = [raised(history, tmp_path, run) for run in "ab"]
+    raised(history, tmp_path, "suspected", held=False)
+    elsewhere = raised(history, tmp_path, "c", cluster="slurm")
+    assert free(history) == [elsewhere], "no canary watches over that one"
+    if ends == "back":
+        evaluated(history, tmp_path, 3, USUAL)
+    elif ends == "acknowledged":
+        Alarms(history).acknowledge([moved.id], by="ada")
+    else:
+        (folder / "frozen.yaml").unlink()
+    assert free(history) == [*ids, elsewhere]
+    assert free(history) == [*ids, elsewhere], "until they are asked again"
+    Alarms(history).release(ids)
+    assert free(history) == [elsewhere]
+
+
+def test_every_canary_of_the_cluster_has_to_be_done_with(
+    history: History, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "second.yaml").write_text("checkpoint: /ckpt/second\nsuite: tiny\n")
+    moved = []
+    for name in ("frozen", "second"):
+        for day, right in ((1, 3), (2, 1)):
+            of = checkpoint(lineage(name), day, name=night_name(night(day)), digest=name)
+            record(history, tmp_path / "results", of, [right] * PROBLEMS)
+        moved += judge_stack(history, name, CANARY, night(2))
+    held = raised(history, tmp_path, "r")
+    first, second = (alarm.id for alarm in moved)
+    Alarms(history).acknowledge([first], by="ada")
+    assert free(history) == []
+    (folder / "second.yaml").write_text("checkpoint: /ckpt/second\nsuite: tinny\n")
+    assert free(history) == [], "a mistyped file ends nothing"
+    Alarms(history).acknowledge([second], by="ada")
+    assert free(history) == [held]
 
 
 def test_what_is_over_is_not_begun_again_by_a_task_that_is_tried_again(

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from evalcore.compare import compare_recorded
-from evalcore.confirmation import ALPHA, requests, run_name, settle, suspicions, unconfirmable
+from evalcore.confirmation import (
+    ALPHA,
+    confirmations,
+    confirming,
+    requests,
+    run_name,
+    settle,
+    suspicions,
+    unconfirmable,
+)
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import History
@@ -63,6 +72,28 @@ def look_again(history: History, folder: Path, alarms: list[Alarm], new: list[in
 
 def test_only_what_got_worse_is_an_alarm(alarms: list[Alarm]) -> None:
     assert [(alarm.benchmark, alarm.state) for alarm in alarms] == [("toy", State.SUSPECTED)]
+
+
+def test_the_alarms_of_an_evaluation_are_confirmed_by_one_run(history: History, tmp_path: Path) -> None:
+    raised = []
+    for step, kind in ((200, Kind.REGRESSION), (300, Kind.REGRESSION), (200, Kind.LENGTH)):
+        base, new = (record(history, tmp_path / "results", checkpoint("r", s), GOOD) for s in (100, step))
+        raised_by = {"evaluation": f"ckpt__{step}", "params": {**PARAMS, "seed": step}}
+        suspicion = Suspicion(kind, new, base, 0.01, 0.05)
+        raised += Alarms(history).raise_([suspicion], held="it moved", raised_by=raised_by)
+    first, second = confirmations(raised)
+    assert first == {
+        "trigger_run_id": "confirm__1_3__ckpt__200",
+        "conf": {"alarms": [1, 3], "evaluation": "ckpt__200", "params": {**PARAMS, "seed": 200}},
+    }
+    assert (second["trigger_run_id"], second["conf"]["alarms"]) == ("confirm__2__ckpt__300", [2])
+    assert confirmations(reversed(raised)) == [first, second], "in whichever order they are found"
+    assert confirmations([]) == []
+
+
+def test_the_id_of_a_confirmation_is_no_longer_than_airflow_takes() -> None:
+    run = confirming([2, 1], {"evaluation": "e" * 250, "params": {}})
+    assert run["trigger_run_id"] == f"confirm__1_2__{'e' * 250}"[:250]
 
 
 def test_both_checkpoints_are_asked_again_alike_but_for_the_seed(

@@ -7,17 +7,21 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, func, insert, inspect, select, text
+from sqlalchemy import Connection, create_engine, func, insert, inspect, select, text
 
+from evalcore.canary import to_release
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import database, open_history, schema
+from evalcore.history.alarms import Alarms, State
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow
@@ -117,7 +121,9 @@ def test_a_database_of_an_earlier_version_is_migrated(url: str, next_migration: 
     assert tables(url) == schema_now
 
 
-def test_what_the_first_version_recorded_is_kept(url: str) -> None:
+@contextmanager
+def of_revision(url: str, revision: str) -> Iterator[Connection]:
+    """A database as an earlier version left it, after what is done in the block."""
     engine = create_engine(database._checked(url))
     if url.startswith("sqlite"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir()
@@ -125,13 +131,40 @@ def test_what_the_first_version_recorded_is_kept(url: str) -> None:
         config = Config()
         config.set_main_option("script_location", str(database.MIGRATIONS))
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.execute(insert(schema.checkpoints).values(run="r", name="step-1", digest="d", step=1))
+        command.upgrade(config, revision)
+        yield connection
     engine.dispose()
+
+
+def test_what_the_first_version_recorded_is_kept(url: str) -> None:
+    with of_revision(url, "0001") as connection:
+        connection.execute(insert(schema.checkpoints).values(run="r", name="step-1", digest="d", step=1))
     assert "evalcore_alarms" not in tables(url)
     with open_history(url) as history, history.reading() as connection:
         assert connection.scalar(select(schema.checkpoints.c.name)) == "step-1"
     assert set(schema.METADATA.tables) == tables(url)
+
+
+def test_alarms_of_before_it_was_known_what_raises_them_are_kept(url: str) -> None:
+    now = datetime.now(UTC)
+    with of_revision(url, "0002") as connection:
+        rows = {
+            schema.checkpoints: {"run": "r", "name": "step-1", "digest": "d", "step": 1},
+            schema.fingerprints: {"fingerprint": "f", "parts": {}},
+            schema.evaluations: {"checkpoint_id": 1, "fingerprint": "f", "benchmark": "toy", "samples": 4}
+            | {"server": {}, "complete": True, "evaluated_at": now, "scorecard": "s"}
+            | dict.fromkeys(("folder", "settings", "evalcore"), "")
+            | dict.fromkeys(("greedy", "judged", "needs_judge"), False),
+            schema.alarms: {"run": "r", "benchmark": "toy", "kind": "regression", "state": "held"}
+            | {"baseline_id": 1, "evaluation_id": 1, "base_evaluation_id": 1, "margin": 0.01, "alpha": 0.05}
+            | {"reason": "it moved", "raised_at": now, "note": ""},
+        }
+        for table, row in rows.items():
+            connection.execute(insert(table).values(row))
+    with open_history(url) as history:
+        (kept,) = Alarms(history).find(state=State.HELD)
+        assert (kept.reason, kept.raised_by) == ("it moved", {})
+        assert to_release(history) == [], "where it was found is not known, nor how to ask again"
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, next_migration: Path) -> None:

@@ -14,6 +14,7 @@ from evalcore.history import open_history
 from evalcore.history.alarms import Alarms, Kind, State
 from evalcore.summarize import summarize
 from operators.compare import CompareOperator
+from operators.confirm import ReleaseOperator
 from operators.record import RecordOperator
 from synthetic_results import Sample, manifest, write
 from task_instance import TaskInstance
@@ -204,3 +205,8 @@ def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: 
         assert [(it.state, it.reason) for it in Alarms(history).find()] == [
             (State.HELD, "the stack of local moved")
         ]
+    # The run that goes on, whoever is first to find that nothing holds it any more.
+    released = ReleaseOperator(task_id="release").execute({})  # type: ignore[typeddict-item]
+    assert [run["trigger_run_id"] for run in released] == [f"confirm__1__{ti.run_id}"]
+    monkeypatch.setattr("evalcore.lineage.hold", lambda _, cluster: "")
+    assert to_confirm(recorded, ti) == released

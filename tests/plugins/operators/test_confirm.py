@@ -13,7 +13,8 @@ from evalcore.confirmation import run_name
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evaluations import checkpoint, record
-from operators.confirm import ConfirmOperator, SettleOperator
+from operators import confirm
+from operators.confirm import ConfirmOperator, ReleaseOperator, SettleOperator
 from task_instance import TaskInstance
 
 pytestmark = pytest.mark.slow
@@ -64,6 +65,47 @@ def context(alarm: Alarm, ti: TaskInstance, **params: Any) -> Any:
 def settle(alarm: Alarm, ti: TaskInstance, **params: Any) -> list[dict[str, list[int]]]:
     task = SettleOperator(task_id="settle", confirmed_by="again")
     return task.execute(context(alarm, ti, **params))
+
+
+def held(folder: Path, step: int) -> Alarm:
+    raised_by = {"evaluation": f"ckpt__{step}", "params": PARAMS}
+    with open_history() as history:
+        base, new = (record(history, folder, checkpoint("r", s), GOOD) for s in (100, step))
+        suspicion = Suspicion(Kind.REGRESSION, new, base, 0.01, 0.05)
+        return Alarms(history).raise_([suspicion], held="the stack moved", raised_by=raised_by)[0]
+
+
+def release() -> list[dict[str, Any]]:
+    return ReleaseOperator(task_id="release").execute({})  # type: ignore[typeddict-item]
+
+
+def test_what_nothing_holds_any_more_has_one_run_that_releases_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (held(tmp_path, step) for step in (200, 300))
+    with monkeypatch.context() as moved:
+        moved.setattr("evalcore.canary.hold", lambda _, cluster: f"the stack of {cluster} moved")
+        assert release() == []
+    runs = release()
+    assert [run["trigger_run_id"] for run in runs] == ["confirm__1__ckpt__200", "confirm__2__ckpt__300"]
+    assert runs[0]["conf"] == {"alarms": [first.id], "evaluation": "ckpt__200", "params": PARAMS}
+    assert release() == runs, "tried again, or by two at once"
+    asked: Any = {"params": runs[0]["conf"], "dag_run": Run(runs[0]["trigger_run_id"])}
+    again = ConfirmOperator(task_id="confirm").execute(asked)
+    assert [run["conf"]["checkpoint"] for run in again] == ["/ckpt/step-200", "/ckpt/step-100"]
+    with open_history() as history:
+        states = [it.state for it in Alarms(history).get([first.id, second.id])]
+    assert states == [State.SUSPECTED, State.HELD]
+    assert release() == runs[1:]
+
+
+def test_no_more_are_released_at_once_than_airflow_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (200, 300, 400):
+        held(tmp_path, step)
+    monkeypatch.setattr(confirm, "_AT_ONCE", 2)
+    assert [run["conf"]["alarms"] for run in release()] == [[1], [2]], "the first raised first"
 
 
 def test_both_sides_have_a_run_of_their_own(alarm: Alarm) -> None:
