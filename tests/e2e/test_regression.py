@@ -18,6 +18,7 @@ from evalcore.history.alarms import Alarm, Alarms, Kind, State
 from evalcore.manifest import GRADES
 from evalcore.summarize import summarize
 from receivers import Webhook
+from required_action import answer, question
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -105,7 +106,7 @@ def test_a_loss_is_confirmed_on_fresh_seeds_and_told_once(
     assert len(alerted.received) == 1
 
 
-def test_a_stack_that_moved_holds_back_what_is_said_of_models(
+def test_a_stack_that_moved_holds_back_what_is_said_of_models_until_somebody_knows(
     airflow: Airflow, include: Path, tmp_path: Path, alerted: Webhook
 ) -> None:
     early, good, bad = CHECKPOINTS
@@ -134,9 +135,22 @@ def test_a_stack_that_moved_holds_back_what_is_said_of_models(
     assert held.state is State.HELD
     assert held.reason.startswith("the stack moved: canary-frozen of ")
     ran = airflow.xcom(NIGHT, second, "models")[0]["trigger_run_id"]
-    assert states(airflow, EVALUATION, ran)["confirm"] == ["skipped"], "nobody confirms what is held back"
+    for dag, run in ((EVALUATION, ran), (NIGHT, second)):
+        assert states(airflow, dag, run)["confirm"] == ["skipped"], "nobody confirms what is held back"
+
+    # Acknowledged, nothing holds it any more: it is asked again under the stack of the day, and told.
     asked = airflow.request("GET", f"/dags/{ACKNOWLEDGEMENT}/dagRuns")["dag_runs"]
-    assert any(run["conf"] == {"alarms": [moved.id]} for run in asked)
+    (waiting,) = [run["dag_run_id"] for run in asked if run["conf"] == {"alarms": [moved.id]}]
+    question(airflow, ACKNOWLEDGEMENT, waiting)
+    answer(airflow, ACKNOWLEDGEMENT, waiting, "Acknowledge", "the new driver")
+    assert airflow.wait(ACKNOWLEDGEMENT, waiting, timeout=LONG) == "success"
+    (confirmation,) = airflow.xcom(ACKNOWLEDGEMENT, waiting, "release")
+    assert confirmation["conf"]["evaluation"] == ran
+    assert airflow.wait(CONFIRMATION, confirmation["trigger_run_id"], timeout=LONG) == "success"
+    (told,) = alarms(airflow, "model")
+    assert (told.id, told.state) == (held.id, State.CONFIRMED)
+    assert told.reason.endswith("on fresh seeds")
+    assert [said["title"] for said in alerted.received[1:]] == ["model/step-2: worse on tiny-arithmetic"]
 
 
 def sweep(airflow: Airflow) -> str:
