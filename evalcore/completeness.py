@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from evalcore import checkpoints
+from evalcore import model_folder
 from evalcore.errors import CheckpointError
 
 METADATA = ".metadata"
@@ -44,7 +44,7 @@ def check_complete(folder: Path) -> Format:
         raise CheckpointError(f"checkpoint {folder}: no such folder")
     marked = _check_marker(folder)
     if (folder / "config.json").is_file():
-        checkpoints.check_complete(folder)
+        model_folder.check_complete(folder)
         _check_tokenizer(folder)
         return Format.HF
     parts = [part for part in (folder, *_folders(folder)) if (part / METADATA).is_file()]

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalcore.checkpoints import (
-    Checkpoint,
+from evalcore.checkpoints import Checkpoint
+from evalcore.errors import CheckpointError, ConfigError, ResultsError
+from evalcore.model_folder import (
     check_complete,
     digest,
     is_model_file,
@@ -28,7 +29,6 @@ from evalcore.checkpoints import (
     read_header,
     weight_files,
 )
-from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.processes import locked, unwound_by_sigterm
 from evalcore.records import write_file
 

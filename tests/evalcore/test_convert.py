@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from evalcore.checkpoints import Checkpoint, check_complete, checkpoint_of, digest, read_header
+from evalcore.checkpoints import Checkpoint, checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import convert
 from evalcore.errors import CheckpointError, ConfigError
+from evalcore.model_folder import check_complete, digest, read_header
 from tiny_folder import TENSORS, write_checkpoint
 from waiting import started, until
 

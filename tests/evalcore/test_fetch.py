@@ -19,10 +19,11 @@ import pytest
 from huggingface_hub import constants
 
 from evalcore import fetch as module
-from evalcore.checkpoints import digest, load_checkpoint
+from evalcore.checkpoints import load_checkpoint
 from evalcore.config import EvalConfig, load_config
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.fetch import Outlook, fetch, fetched, folder_of, outlook, placed, planned, resolve
+from evalcore.model_folder import digest
 from evalcore.sources.remote import File, Remote, Unavailable
 from hub import Hub, Model
 from tiny_folder import write_checkpoint

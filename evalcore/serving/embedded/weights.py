@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from evalcore.checkpoints import check_complete, weight_files
 from evalcore.errors import CheckpointError
+from evalcore.model_folder import check_complete, weight_files
 
 Array = NDArray[np.float32]
 
