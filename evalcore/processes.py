@@ -8,10 +8,15 @@ import fcntl
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import IO
+
+from evalcore import supervise
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +55,42 @@ def unwound_by_sigterm(say: str | None = None) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def start_supervised(
+    command: Sequence[str], output: IO[bytes] | int, holding: Sequence[IO[bytes]] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a command that does not outlive this process; returns its supervisor, which exits as the command does.
+
+    output: of both its streams, as ``stdout`` of ``Popen``. holding: files that the supervisor keeps open, locks for
+    instance, until the command and all of its process group are gone, be it that this process was killed.
+    """
+    return subprocess.Popen(
+        [sys.executable, supervise.__file__, *command],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is ours; what we have started is stopped after that
+        pass_fds=[file.fileno() for file in holding],
+    )
+
+
+def stop_supervised(process: subprocess.Popen[bytes]) -> None:
+    """Stop what ``start_supervised`` has started, and wait until it is gone."""
+    assert process.stdin
+    process.stdin.close()  # which tells the supervisor
+    try:
+        process.wait(supervise.GRACE + 10)
+    except subprocess.TimeoutExpired:
+        log.warning("the supervisor (pid %d) does not end; killing it", process.pid)
+        process.kill()
+        process.wait()
+
+
 @contextlib.contextmanager
-def locked(file: Path, what: str) -> Iterator[None]:
-    """Keep every other process, on any host, from here; a kill ends that too. what: it does, for the log."""
+def locked(file: Path, what: str) -> Iterator[IO[bytes]]:
+    """Keep every other process, on any host, from here; a kill ends that too. what: it does, for the log.
+
+    Yields the lock: a child that has it open keeps it, also when this process is gone.
+    """
     # A file, since NFS and Lustre let no other host know of a lock on a folder. It stays: once it is removed,
     # those who wait for it and those who come later would each have a lock of their own.
     with file.open("wb") as lock:
@@ -61,4 +99,4 @@ def locked(file: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             log.info("waiting for another process, which %s", what)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock

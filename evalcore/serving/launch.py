@@ -26,7 +26,7 @@ import aiohttp
 from evalcore.client import Reply, Request, UnansweredError, ask, get_json
 from evalcore.config import Client, Sampling, Server
 from evalcore.errors import ResultsError, ServerError
-from evalcore.serving import supervise
+from evalcore.processes import start_supervised, stop_supervised
 from evalcore.terminal import without_controls
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def serving(server: Server, folder: Path | None, *, name: str, log_file: Path) -
                 f"the {server.type} server died (exit code {code}): {error}; {_last_lines(log_file)}"
             ) from None
         finally:
-            _stop(process)
+            stop_supervised(process)
 
 
 def server_command(server: Server, folder: Path, *, name: str, port: int) -> list[str]:
@@ -132,26 +132,9 @@ def _start(command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("wb") as output:
-            return subprocess.Popen(
-                [sys.executable, supervise.__file__, *command],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours; the server is stopped after the client
-            )
+            return start_supervised(command, output)
     except OSError as error:
         raise ResultsError(f"cannot write {log_file}: {error.strerror}") from error
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin
-    process.stdin.close()  # which tells the supervisor
-    try:
-        process.wait(supervise.GRACE + 10)
-    except subprocess.TimeoutExpired:
-        log.warning("the server's supervisor (pid %d) does not end; killing it", process.pid)
-        process.kill()
-        process.wait()
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], server: Server, address: str, log_file: Path) -> None:

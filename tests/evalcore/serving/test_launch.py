@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from evalcore import supervise
 from evalcore.client import Request, ask, get_json
 from evalcore.config import Client, Sampling, Server
 from evalcore.errors import ServerError
-from evalcore.serving import launch, supervise
+from evalcore.serving import launch
 from evalcore.serving.embedded import running
 from evalcore.serving.launch import server_command, serving
 from waiting import started, until

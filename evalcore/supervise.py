@@ -1,4 +1,4 @@
-"""Run a server so that it never outlives whoever started it. Standard library only; run as a script.
+"""Run a command so that it never outlives whoever started it. Standard library only; run as a script.
 
 ``python supervise.py COMMAND…`` starts the command in a process group of its own and stops the whole group
 when standard input ends: the starter holds the other end of that pipe, and the kernel closes it however the
@@ -17,20 +17,20 @@ import threading
 import time
 
 GRACE = 10.0
-"""Seconds a server has to end after SIGTERM, before SIGKILL."""
+"""Seconds a command has to end after SIGTERM, before SIGKILL."""
 
 
 def main() -> None:
     # A server's workers (vLLM has two for each model) are in its group; they must go too.
-    server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_read_to_the_end, args=(stop,), daemon=True).start()
-    threading.Thread(target=_stop, args=(stop, server.pid), daemon=True).start()
+    threading.Thread(target=_stop, args=(stop, command.pid), daemon=True).start()
     # Looked at, not reaped yet: its pid still names the group and can be nobody else's.
-    os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
-    _signal_group(server.pid, signal.SIGKILL)
-    code = server.wait()
+    os.waitid(os.P_PID, command.pid, os.WEXITED | os.WNOWAIT)
+    _signal_group(command.pid, signal.SIGKILL)
+    code = command.wait()
     sys.exit(code if code >= 0 else 128 - code)
 
 
