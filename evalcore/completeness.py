@@ -43,11 +43,10 @@ def check_complete(folder: Path) -> Format:
     if not folder.is_dir():
         raise CheckpointError(f"checkpoint {folder}: no such folder")
     marked = _check_marker(folder)
-    if (folder / "config.json").is_file():
-        model_folder.check_complete(folder)
-        _check_tokenizer(folder)
+    if is_hugging_face(folder):
+        check_hugging_face(folder)
         return Format.HF
-    parts = [part for part in (folder, *_folders(folder)) if (part / METADATA).is_file()]
+    parts = _distributed_parts(folder)
     for part in parts:
         _check_distributed(part)
     if parts:
@@ -58,6 +57,26 @@ def check_complete(folder: Path) -> Format:
         )
     _check_ranks(folder)
     return Format.MEGATRON
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """Whether a folder is a Hugging Face model's, complete or not.
+
+    One with a config.json that has no such weights, but a distributed checkpoint's, is none: trainers put config and
+    tokenizer beside what they write.
+    """
+    if not (folder / "config.json").is_file():
+        return False
+    if any(file.name.endswith((".safetensors", ".safetensors.index.json")) for file in folder.iterdir()):
+        return True
+    # An optimizer's state alone may be written beside a model that is still to come.
+    return all(part.name.startswith("optim") for part in _distributed_parts(folder))
+
+
+def check_hugging_face(folder: Path) -> None:
+    """Raise CheckpointError, naming what is missing, unless a model's weights, config and tokenizer are all there."""
+    model_folder.check_complete(folder)
+    _check_tokenizer(folder)
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -150,6 +169,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> None:
         return None
+
+
+def _distributed_parts(folder: Path) -> list[Path]:
+    return [part for part in (folder, *_folders(folder)) if (part / METADATA).is_file()]
 
 
 def _folders(folder: Path) -> list[Path]:

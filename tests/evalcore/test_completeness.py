@@ -9,25 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from distributed_checkpoint import LENGTH, METADATA
+from distributed_checkpoint import write_distributed as distributed
 from evalcore.completeness import Format, check_complete
 from evalcore.errors import CheckpointError
 from tiny_folder import write_checkpoint
-
-# Written by torch 2.13's dcp.save of two tensors on one rank; __0_0.distcp had 3,154 bytes.
-METADATA = (Path(__file__).parent / "torch-2.13" / "metadata").read_bytes()
-LENGTH = 3154
 
 
 def hf(folder: Path, shards: int = 2) -> Path:
     write_checkpoint(folder, shards)
     (folder / "tokenizer.json").write_text("{}")
-    return folder
-
-
-def distributed(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    (folder / ".metadata").write_bytes(METADATA)
-    (folder / "__0_0.distcp").write_bytes(bytes(LENGTH))
     return folder
 
 
@@ -68,6 +59,29 @@ def test_distributed(tmp_path: Path, inside: str) -> None:
     folder = tmp_path / "step-100"
     distributed(folder / inside)
     assert check_complete(folder) is Format.DISTRIBUTED
+
+
+@pytest.mark.parametrize("inside", ["", "pytorch_model_fsdp_0"])
+def test_config_and_tokenizer_beside_a_distributed_checkpoint_make_no_hugging_face_folder(
+    tmp_path: Path, inside: str
+) -> None:
+    folder = tmp_path / "step-100"
+    distributed(folder / inside)
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    assert check_complete(folder) is Format.DISTRIBUTED
+    # Whose weights come last, after the optimizer's state for instance.
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no weights; expected model\.safetensors"):
+        check_complete(folder)
+
+
+def test_an_optimizers_state_alone_is_no_checkpoint_in_the_place_of_weights_to_come(tmp_path: Path) -> None:
+    folder = tmp_path / "step-100"
+    distributed(folder / "optimizer_0")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no weights; expected model\.safetensors"):
+        check_complete(folder)
 
 
 def test_a_distributed_checkpoint_without_its_last_file_or_byte(tmp_path: Path) -> None:
