@@ -55,9 +55,9 @@ def optional(kind: str, description: str, **schema: object) -> Param:
 params = {
     "checkpoint": optional(
         "string",
-        "Hugging Face folder of the checkpoint, or where to fetch it: hf://org/repo@step1000, "
-        "wandb://entity/project/name:v12, s3://connection_id@bucket/step-1000. Not needed if a server address is "
-        "given.",
+        "Hugging Face folder of the checkpoint, or one in another format with converter=NAME in the overrides, or "
+        "where to fetch it: hf://org/repo@step1000, wandb://entity/project/name:v12, "
+        "s3://connection_id@bucket/step-1000. Not needed if a server address is given.",
     ),
     "suite": Param(
         "default",

@@ -4,20 +4,25 @@
 >>> checkpoint.run, checkpoint.name, checkpoint.step
 ('tiny', 'step-001800', 1800)
 
-Only Hugging Face folders with safetensors weights are read; see ``model_folder``.
+A Hugging Face folder is served as it is (``model_folder``); of another format (``completeness``) a converter makes
+one first (``converters``).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from evalcore import completeness, converters, model_folder
 from evalcore.config import EvalConfig
+from evalcore.converters import Conversion
 from evalcore.errors import CheckpointError
-from evalcore.model_folder import check_complete, digest
 
 # More digits than a database's integers have are a time or a hash, and no step.
 _STEP = re.compile(r"(?:^|[^0-9])(\d{1,18})$")
@@ -26,6 +31,10 @@ JUST_CHECKPOINTS = frozenset({"checkpoints", "ckpts", "checkpoint", "ckpt"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # File systems take 255 bytes, and temporary files need some of them.
 _LONGEST_NAME = 200
+_READ_WHOLE = 1 << 20
+_BLOCK = 1 << 16
+_BLOCKS = 4
+_READERS = 16  # a parallel file system answers many at once
 
 
 class Checkpoint(BaseModel):
@@ -33,6 +42,7 @@ class Checkpoint(BaseModel):
 
     run: the training run it belongs to; name: its own name within the run; both are single path
     components. step: training steps, if known. digest: 64 hex digits that change with the weights.
+    conversion: what makes a Hugging Face folder of it; None if it is one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +52,12 @@ class Checkpoint(BaseModel):
     name: str
     step: int | None
     digest: str
+    conversion: Conversion | None = None
+
+    @property
+    def served_id(self) -> str:
+        """What tells the weights that are served from others: the digest, and how they were converted."""
+        return f"{self.digest}-{self.conversion.digest}" if self.conversion else self.digest
 
     def folder(self, results: str | Path) -> Path:
         """``<results>/<run>/<name>``, absolute; a benchmark's folder is the one below it of that name.
@@ -61,7 +77,8 @@ def checkpoint_of(config: EvalConfig) -> Checkpoint:
     """What a config evaluates.
 
     Raises:
-        CheckpointError: the folder is missing or incomplete.
+        CheckpointError: the folder is missing or incomplete, or of a format that needs a converter.
+        ConfigError: the converter is unknown, or cannot be used.
     """
     if config.checkpoint and is_remote(config.checkpoint):
         # As a path it would be one below the working folder, which nobody has asked for.
@@ -70,7 +87,11 @@ def checkpoint_of(config: EvalConfig) -> Checkpoint:
         )
     if config.checkpoint:
         return load_checkpoint(
-            Path(config.checkpoint), run=config.training_run, name=config.name, step=config.step
+            Path(config.checkpoint),
+            run=config.training_run,
+            name=config.name,
+            step=config.step,
+            converter=config.converter,
         )
     model = str(config.server.model)
     return Checkpoint(
@@ -84,16 +105,22 @@ def checkpoint_of(config: EvalConfig) -> Checkpoint:
 
 
 def load_checkpoint(
-    path: Path, *, run: str | None = None, name: str | None = None, step: int | None = None
+    path: Path,
+    *,
+    run: str | None = None,
+    name: str | None = None,
+    step: int | None = None,
+    converter: str | None = None,
 ) -> Checkpoint:
     """Check that ``path`` is a complete checkpoint and describe it.
 
     The run's name is the parent folder's unless given, or the one above a folder that is just called
     ``checkpoints``; its own name is its folder's; the step is the number that ends the folder's name
-    (``step-1500``, ``iter_0001500``, ``checkpoint-1500``). Each unless given.
+    (``step-1500``, ``iter_0001500``, ``checkpoint-1500``). Each unless given. A Hugging Face folder needs no
+    converter, and what is named as one makes no difference to it.
 
     Raises:
-        CheckpointError: the folder is missing or incomplete.
+        CheckpointError, ConfigError: as ``checkpoint_of``.
     """
     path = _absolute(path)
     try:
@@ -101,7 +128,17 @@ def load_checkpoint(
     except UnicodeEncodeError as error:
         # No JSON, log or shell line could carry it on.
         raise CheckpointError(f"checkpoint {path}: the path is not UTF-8; rename the folder") from error
-    check_complete(path)
+    conversion = None
+    if completeness.is_hugging_face(path):
+        model_folder.check_complete(path)
+    else:
+        kind = completeness.check_complete(path)
+        if not converter:
+            raise CheckpointError(
+                f"checkpoint {path}: a {kind} checkpoint, no Hugging Face folder; converter=NAME has one made of it, "
+                f"as converters/NAME.yaml says; valid: {', '.join(converters.names())}"
+            )
+        conversion = converters.conversion(converter)
     if step is None and (match := _STEP.search(path.name)):
         step = int(match.group(1))
     parent = path.parent.parent if path.parent.name in JUST_CHECKPOINTS else path.parent
@@ -110,8 +147,52 @@ def load_checkpoint(
         run=path_component(run or parent.name, "training run"),
         name=path_component(name or path.name, "checkpoint"),
         step=step,
-        digest=digest(path),
+        digest=digest(path, conversion),
+        conversion=conversion,
     )
+
+
+def digest(folder: Path, conversion: Conversion | None) -> str:
+    """64 hex digits that change with a checkpoint's files; those of ``model_folder`` for what is not converted.
+
+    Else SHA-256 over all of them, by path below the folder, in which those above 1 MiB, but for ``.metadata``, enter
+    with their size and 4 blocks of 64 KiB. Another step changes tens of thousands of numbers in each such block, of
+    optimizer states all of them, and every one of hundreds of files is looked at; more would take minutes where each
+    rank has written gigabytes.
+    """
+    if conversion is None:
+        return model_folder.digest(folder)
+    total = hashlib.sha256()
+    files = sorted(_files_below(folder), key=os.fsencode)
+    with ThreadPoolExecutor(_READERS) as readers:
+        for file, (size, content) in zip(files, readers.map(_sampled, files), strict=True):
+            total.update(os.fsencode(os.path.relpath(file, folder)) + f"\0{size}\0".encode() + content)
+    return total.hexdigest()
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    seen = set()
+    # What links lead to is converted, too; the second way to a folder may be one in a circle.
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        seen.add(os.path.realpath(here))
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(here, name)) not in seen]
+        yield from (os.path.join(here, name) for name in files)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _sampled(path: str) -> tuple[int, bytes]:
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size <= _READ_WHOLE or os.path.basename(path) == completeness.METADATA:
+            return size, hashlib.file_digest(stream, "sha256").digest()
+        sampled = hashlib.sha256()
+        for i in range(_BLOCKS):
+            stream.seek((size - _BLOCK) * i // (_BLOCKS - 1))
+            sampled.update(stream.read(_BLOCK))
+        return size, sampled.digest()
 
 
 def _absolute(path: Path) -> Path:

@@ -162,6 +162,7 @@ def fetch(
 @_verb(
     "Make the checkpoint that the server gets, in the format and precision of convert_to.",
     "convert CKPT --suite tiny convert_to=hf:bfloat16",
+    "convert CKPT --suite tiny converter=dcp",
 )
 def convert(config: EvalConfig) -> None:
     from evalcore.checkpoints import checkpoint_of

@@ -194,6 +194,7 @@ class EvalConfig(Settings):
     checkpoint: a folder; None when ``server.address`` serves the model already.
     name: of the checkpoint in results and history; by default its folder's, or the model's.
     convert_to: format and dtype the server gets (``hf``, ``hf:bfloat16``); see ``evalcore.convert``.
+    converter: what makes a Hugging Face folder of a checkpoint that is none; see ``evalcore.converters``.
     max_problems: the first so many problems of each benchmark, for a quick look.
     num_jobs: inference servers to share the benchmarks between; -1 is one for each benchmark.
     """
@@ -210,6 +211,7 @@ class EvalConfig(Settings):
     max_problems: int | None = Field(None, ge=1)
     num_jobs: Literal[-1] | Annotated[int, Field(ge=1)] = -1
     convert_to: str = "hf"
+    converter: str | None = None
     inference: Inference = Inference()
     server: Server = Server()
     client: Client = Client()

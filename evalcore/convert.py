@@ -4,8 +4,9 @@ Training often keeps float32 or bfloat16 where serving wants another precision::
 
     evalcore convert ckpt/step-1500 --suite default convert_to=hf:bfloat16
 
-``hf`` alone changes nothing: the checkpoint is checked and served where it lies. A conversion runs once
-for a (checkpoint digest, target), into a temp folder that is renamed when it is whole.
+``hf`` alone changes nothing: the checkpoint is checked and served where it lies. One that is no Hugging Face folder
+becomes one first, by its converter (``converters``). A conversion runs once for a (checkpoint digest, converter,
+target), into a temp folder that is renamed when it is whole.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from evalcore.checkpoints import Checkpoint
+from evalcore import converters
+from evalcore.checkpoints import Checkpoint, digest
+from evalcore.completeness import check_hugging_face
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.model_folder import (
     check_complete,
-    digest,
     is_model_file,
     read_config,
     read_header,
@@ -49,40 +53,76 @@ def convert(checkpoint: Checkpoint, target: str, folder: Path) -> Path | None:
     None for a model that somebody else serves.
 
     Raises:
-        ConfigError: unknown target. CheckpointError: tensors that cannot be cast, or a checkpoint that is no
-            longer what ``checkpoint`` describes. ResultsError: disk full.
+        ConfigError: unknown target. CheckpointError: tensors that cannot be cast, a converter that failed or made
+            no complete folder, or a checkpoint that is no longer what ``checkpoint`` describes. ResultsError: disk
+            full.
     """
     if target not in TARGETS:
         raise ConfigError(f"convert_to: unknown target {target!r}; valid: {', '.join(TARGETS)}")
-    if checkpoint.path is None or target == "hf":
-        return Path(checkpoint.path) if checkpoint.path else None
-    converted = folder / f"{target.replace(':', '-')}-{checkpoint.digest[:12]}"
+    if checkpoint.path is None:
+        return None
+    if target == "hf" and not checkpoint.conversion:
+        return Path(checkpoint.path)
+    converted = _converted(checkpoint, target, folder)
     if converted.exists():
         return converted
-    source = Path(checkpoint.path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One process converts, others wait for it; so what is half made here, a killed one left behind.
-        with locked(folder / ".convert.lock", f"converts in {folder}"), unwound_by_sigterm():
+        with locked(folder / ".convert.lock", f"converts in {folder}") as lock, unwound_by_sigterm():
             for orphan in folder.glob(".hf-*.tmp"):
                 shutil.rmtree(orphan, ignore_errors=True)
+            source = Path(checkpoint.path)
+            if checkpoint.conversion:
+                source = _converted(checkpoint, "hf", folder)
+                if not source.exists():
+                    _make(checkpoint, source, lock)
             if not converted.exists():
-                temporary = converted.with_name(f".{converted.name}.tmp")
-                try:
-                    temporary.mkdir()
+                with _appearing(converted, checkpoint) as temporary:
                     _cast(source, temporary, target.removeprefix("hf:"))
-                    check_complete(temporary)
-                    if digest(source) != checkpoint.digest:
-                        raise CheckpointError(
-                            f"checkpoint {source}: changed while it was converted; run this again"
-                        )
-                    temporary.rename(converted)
-                finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise ResultsError(f"cannot convert to {converted}: {error.strerror or error}") from error
     log.info("converted %s to %s: %s", checkpoint.path, target, converted)
     return converted
+
+
+def _converted(checkpoint: Checkpoint, target: str, folder: Path) -> Path:
+    of = "-".join(part[:12] for part in checkpoint.served_id.split("-"))
+    return folder / f"{target.replace(':', '-')}-{of}"
+
+
+@contextmanager
+def _appearing(folder: Path, checkpoint: Checkpoint) -> Iterator[Path]:
+    """A folder to write into that becomes ``folder`` if it is a whole model, of what ``checkpoint`` describes."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        check_complete(temporary)
+        if digest(Path(str(checkpoint.path)), checkpoint.conversion) != checkpoint.digest:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path}: changed while it was converted; run this again"
+            )
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make(checkpoint: Checkpoint, folder: Path, lock: IO[bytes]) -> None:
+    """Have the checkpoint's converter make a Hugging Face folder."""
+    assert checkpoint.conversion
+    with _appearing(folder, checkpoint) as temporary:
+        converters.make(checkpoint.conversion, Path(str(checkpoint.path)), temporary, lock=lock)
+        try:
+            check_hugging_face(temporary)
+        except CheckpointError as error:
+            said = str(error).replace(f"checkpoint {temporary}: ", "").replace(f"{temporary}/", "")
+            if not checkpoint.conversion.copy_from:
+                said += "; copy_from in its file takes config and tokenizer from elsewhere"
+            raise CheckpointError(
+                f"converter {checkpoint.conversion.name} made no complete Hugging Face folder of "
+                f"{checkpoint.path}: {said}"
+            ) from error
 
 
 def _cast(source: Path, target: Path, dtype: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the YAML files of ``include/`` are: prompts, benchmarks and suites.
+"""Where the YAML files of ``include/`` are: prompts, benchmarks, suites, converters, …
 
 ``find("benchmarks", "gsm8k")`` is a path; looked for in the folders of ``EVALCORE_INCLUDE`` (separated
 by ``:``), so that a team can add its own beside ours, then in the include folder this package came with.

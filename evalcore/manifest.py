@@ -116,7 +116,7 @@ class Manifest(BaseModel):
 
     @property
     def generation_id(self) -> str:
-        return _hash(self.checkpoint.digest, self.converted_to, *self._what_is_asked())
+        return _hash(self.checkpoint.served_id, self.converted_to, *self._what_is_asked())
 
     @property
     def grading_id(self) -> str:
@@ -129,7 +129,11 @@ class Manifest(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """What makes two checkpoints' numbers comparable: everything but the checkpoint. 12 hex digits."""
+        """What makes two checkpoints' numbers comparable: everything but the checkpoint. 12 hex digits.
+
+        What converted it is software, as the server is, and no part either: that it made the difference is seen where
+        both are evaluated again.
+        """
         return _hash(*self.fingerprint_parts.values())
 
     @property
@@ -219,7 +223,7 @@ def settings_id(config: EvalConfig, checkpoint: Checkpoint, benchmark: Benchmark
         prompt = load_prompt(judge.prompt).digest
         judging = [judge.model, prompt, judge.temperature, judge.tokens_to_generate]
     return _hash(
-        checkpoint.digest,
+        checkpoint.served_id,
         config.convert_to,
         shaping,
         config.split or benchmark.split,

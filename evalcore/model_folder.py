@@ -123,6 +123,15 @@ def is_model_file(file: Path) -> bool:
     )
 
 
+def files_beside_weights(folder: Path) -> list[Path]:
+    """Config, tokenizer, chat template and their like, sorted by name: model files that hold or list no weights."""
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if is_model_file(file) and not file.name.endswith((".safetensors", ".safetensors.index.json"))
+    ]
+
+
 def _file_digest(file: Path) -> bytes:
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -27,6 +27,7 @@ from evalcore.benchmarks import load_benchmark, wanted_samples
 from evalcore.checkpoints import Checkpoint, checkpoint_of, is_remote, path_component
 from evalcore.config import EvalConfig
 from evalcore.convert import TARGETS
+from evalcore.converters import load_converter
 from evalcore.errors import BenchmarkError, ConfigError, EvalError
 from evalcore.grading import check_options
 from evalcore.manifest import settings_id
@@ -100,6 +101,8 @@ def plan(config: EvalConfig, *, is_there: bool = True) -> Plan:
     checkpoint = checkpoint_of(config) if is_there else _checkpoint_to_be(config)
     if config.convert_to not in TARGETS:
         raise ConfigError(f"convert_to: unknown target {config.convert_to!r}; valid: {', '.join(TARGETS)}")
+    if config.converter:
+        load_converter(config.converter)
     folder = checkpoint.folder(config.results)
     benchmarks: list[BenchmarkPlan] = []
     for run in config.benchmarks:

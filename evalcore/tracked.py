@@ -26,6 +26,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from evalcore import include
 from evalcore.checkpoints import path_component
 from evalcore.config import EvalConfig, load_config
+from evalcore.converters import load_converter
 from evalcore.errors import CheckpointError, ConfigError
 from evalcore.profiles import load_profiles
 from evalcore.settings import Settings, validated
@@ -164,7 +165,7 @@ def load_tracked(name: str) -> Tracked:
 
     Raises:
         ConfigError: no such file, or something in it that is unknown or cannot be: a suite, a setting, a
-            cluster, a benchmark that is not of the suites.
+            cluster, a converter, a benchmark that is not of the suites.
     """
     _, content = include.load(_KIND, name)
     where = f"{_KIND} {name}"
@@ -177,7 +178,7 @@ def check(where: str, *watched: Watched, **named: Iterable[str]) -> None:
     """Whether what is watched can be evaluated as it says, and has the benchmarks that are named.
 
     Raises:
-        ConfigError: an unknown suite, setting, cluster or benchmark.
+        ConfigError: an unknown suite, setting, cluster, converter or benchmark.
     """
     known: dict[str, None] = {}
     try:
@@ -185,7 +186,10 @@ def check(where: str, *watched: Watched, **named: Iterable[str]) -> None:
             if it.suite not in (suites := include.names("suites")):
                 raise ConfigError(f"unknown suite {it.suite!r}; valid: {', '.join(suites)}")
             load_profiles().get(it.cluster)
-            known |= dict.fromkeys(run.name for run in it.config("/checkpoint").benchmarks)
+            config = it.config("/checkpoint")
+            if config.converter:
+                load_converter(config.converter)
+            known |= dict.fromkeys(run.name for run in config.benchmarks)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     for key, benchmarks in named.items():

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from evalcore import include
 from evalcore.errors import ConfigError
 
-_KINDS = ("benchmarks", "prompts", "suites")
+_KINDS = ("benchmarks", "converters", "prompts", "suites")
 _MEGABYTES = 64
 
 

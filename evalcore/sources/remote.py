@@ -108,9 +108,11 @@ def remote_of(
     """
     read = {name: file for name, file in files.items() if _is_read(name)}
     if "config.json" not in read or not any(weights in read for weights in _WEIGHTS):
-        kind = "a distributed checkpoint" if ".metadata" in files else f"it has {_some(files)}"
+        kind = f"it has {_some(files)}"
+        if ".metadata" in files:
+            kind = "a distributed checkpoint: as a folder, where jobs run, converter=NAME converts it"
         raise CheckpointError(
-            f"checkpoint {url}: no Hugging Face model with safetensors weights, which alone can be evaluated; {kind}"
+            f"checkpoint {url}: no Hugging Face model with safetensors weights, which alone is fetched; {kind}"
         )
     run = next((part for part in reversed(above) if part not in JUST_CHECKPOINTS), above[-1])
     return Remote(

@@ -9,6 +9,7 @@ import pytest
 from evalcore import include
 from evalcore.benchmarks import benchmark_names
 from evalcore.config import load_config
+from evalcore.converters import load_converter
 from evalcore.errors import ConfigError
 from evalcore.prompts import load_prompt
 
@@ -52,6 +53,11 @@ def test_suites_load_and_name_what_there_is(name: str) -> None:
 
 def test_no_suite_is_left_untested() -> None:
     assert include.names("suites") == SUITES
+
+
+def test_converters_load() -> None:
+    names = include.names("converters")
+    assert [load_converter(name).command[2] for name in names] == ["evalcore.dcp"]
 
 
 def test_the_tiny_suite() -> None:

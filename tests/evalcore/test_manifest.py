@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from evalcore.benchmarks import load_benchmark
 from evalcore.checkpoints import Checkpoint, checkpoint_of
 from evalcore.config import EvalConfig, Sampling
 from evalcore.errors import ResultsError
-from evalcore.manifest import BenchmarkInfo, Grading, Judging, Manifest, PromptInfo, ServerInfo
+from evalcore.manifest import BenchmarkInfo, Grading, Judging, Manifest, PromptInfo, ServerInfo, settings_id
 
 PROMPT = PromptInfo(name="generic/math", digest="p1")
 MANIFEST = Manifest(
@@ -78,6 +79,26 @@ def ids(manifest: Manifest) -> tuple[str | None, ...]:
 def test_what_changes_an_id(path: str, value: Any, changes: tuple[bool, ...]) -> None:
     other = ids(changed(path, value))
     assert tuple(a != b for a, b in zip(ids(MANIFEST), other, strict=True)) == changes
+
+
+def test_results_of_earlier_versions_are_still_found() -> None:
+    assert ids(MANIFEST) == ("6a19ac353272", "5931091e6b98", "13ef6b12c86a", "78d3d096559c")
+    config = EvalConfig(checkpoint="/ckpt", benchmarks="aime24:4", converter="dcp")  # type: ignore[arg-type]
+    assert settings_id(config, MANIFEST.checkpoint, load_benchmark("aime24")) == "7657dd449dd7"
+
+
+def test_what_another_converter_made_has_other_ids_and_can_be_compared() -> None:
+    def converted(digest: str, name: str = "c") -> Manifest:
+        conversion = {"name": name, "command": ["convert"], "copy_from": None, "digest": digest}
+        return changed("checkpoint.conversion", conversion)
+
+    first, second, renamed = converted("d1"), converted("d2"), converted("d1", "other")
+    assert len({m.generation_id for m in (MANIFEST, first, second)}) == 3
+    assert ids(renamed) == ids(first)
+    # It is software, as the server is; that it changed is for the confirmation to find out, and for the canary.
+    assert {m.fingerprint for m in (MANIFEST, first, second)} == {MANIFEST.fingerprint}
+    config, gsm8k = EvalConfig(checkpoint="/ckpt", benchmarks="a"), load_benchmark("gsm8k")  # type: ignore[arg-type]
+    assert len({settings_id(config, m.checkpoint, gsm8k) for m in (MANIFEST, first, second)}) == 3
 
 
 def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from distributed_checkpoint import write_distributed
 from evalcore import include
 from evalcore.config import Judge, load_config, section
 from evalcore.errors import CheckpointError, ConfigError, EvalError
@@ -58,6 +59,28 @@ def test_the_commands_do_not_depend_on_the_working_folder(
     assert relative == from_(f"{tmp_path}/")
     arguments = [argument for command in relative.commands() for argument in command]
     assert not [a for a in arguments if "yaml" in a and str(tmp_path) not in a]
+
+
+def test_a_converter_is_known_before_the_checkpoint_is_there(tmp_path: Path) -> None:
+    config = load_config(checkpoint=str(tmp_path / "step-1"), benchmarks="hle:0", converter="nope")
+    with pytest.raises(ConfigError, match=r"unknown converter 'nope'; valid: dcp$"):
+        plan(config, is_there=False)
+
+
+def test_each_command_that_needs_it_names_the_converter(tmp_path: Path) -> None:
+    write_distributed(tmp_path / "run" / "step-1")
+    with pytest.raises(
+        CheckpointError, match="a distributed checkpoint, no Hugging Face folder; converter=NAME"
+    ):
+        planned(tmp_path)
+    commands = planned(tmp_path, converter="dcp")
+    assert all("converter=dcp" in command for command in (commands.convert, *commands.generate))
+
+
+def test_a_hugging_face_folder_is_evaluated_as_it_is_whatever_the_converter(tmp_path: Path) -> None:
+    assert planned(tmp_path).benchmarks == planned(tmp_path, converter="dcp").benchmarks
+    with pytest.raises(ConfigError, match="unknown converter"):
+        planned(tmp_path, converter="nope")
 
 
 def test_nobodys_home(tmp_path: Path) -> None:

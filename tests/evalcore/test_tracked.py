@@ -89,6 +89,7 @@ def test_baselines(folder: Path, written: str, baseline: Baseline) -> None:
         ("cluster: nope", "tracked a: .*unknown profile 'nope'"),
         ("benchmarks: nope:x", "tracked a: .*benchmark 'nope:x'"),
         ("overrides: [inference.temprature=1]", "unknown key 'inference.temprature'"),
+        ("overrides: [converter=nope]", "tracked a: unknown converter 'nope'; valid: dcp$"),
         ("critical: [hle]", "critical: 'hle' is not evaluated; valid: tiny-arithmetic, "),
         ("margins: {hle: 0.1}", "margins: 'hle' is not evaluated; valid: tiny-arithmetic, "),
         ("margins: {tiny-arithmetic: 2}", "margins.tiny-arithmetic: Input should be less than 1"),

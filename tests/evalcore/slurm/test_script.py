@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from distributed_checkpoint import write_converter
 from evalcore import __version__
 from evalcore.errors import ConfigError
 from evalcore.profiles import SlurmProfile
@@ -97,6 +98,7 @@ def test_evalcore_is_packed_without_times_and_with_everybodys_includes(
     (own / "mine.yaml").write_text("name: mine\n")
     (own / "tiny-arithmetic.yaml").write_text("name: another\n")
     (own / ".mine.yaml.swp").write_text("an editor's\n")
+    write_converter(tmp_path, "mine", "")
     monkeypatch.setenv("EVALCORE_INCLUDE", str(tmp_path))
     shipping.archive.cache_clear()
     packed = shipping.archive()
@@ -115,6 +117,7 @@ def test_evalcore_is_packed_without_times_and_with_everybodys_includes(
         assert init is not None
         assert __version__ in init.read().decode()
     assert {"evalcore/cli.py", "include/benchmarks/mine.yaml", "include/suites/tiny.yaml"} <= names
+    assert {"evalcore/dcp.py", "include/converters/mine.yaml", "include/converters/dcp.yaml"} <= names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".swp")]
 
 
