@@ -30,6 +30,7 @@ def running_airflow(slurm: Slurm, folder: Path) -> Iterator[Airflow]:
     profile.write_text(f'{profile.read_text()}python = "{sys.executable}"\npoll_interval = 2\n')
     settings = {
         "EVALCORE_ENV_TOML": str(profile),
+        "EVALCORE_INCLUDE": str(folder / "include"),
         "AIRFLOW_CONN_CLUSTER": slurm.connection_uri(),
         "WANDB_MODE": "offline",
         "OPENAI_API_KEY": SECRET,

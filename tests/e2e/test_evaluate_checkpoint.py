@@ -13,9 +13,12 @@ import psutil
 import pytest
 
 from demo.standalone import Airflow, AirflowError
+from distributed_checkpoint import COPY, write_converter, write_distributed
 from evalcore import jobs
 from evalcore.config import load_config
+from evalcore.discovery import missing
 from evalcore.generate import generate
+from evalcore.manifest import Manifest
 from evalcore.summarize import Scorecard
 from judge_server import running_judge
 from waiting import until
@@ -360,6 +363,23 @@ def test_a_dry_run_prints_every_command_and_starts_none(
     for stage in ("convert", "generate", "grade", "summarize", "track"):
         assert f"evalcore {stage} " in log
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_hugging_face_folder_is_converted_first(
+    airflow: Airflow, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = write_distributed(tmp_path / "ckpt" / "run" / "iter_0001800")
+    assert not missing(folder), "discovery would have it evaluated"
+    write_converter(Path(airflow.settings["EVALCORE_INCLUDE"]), "e2e", COPY.format(model=str(checkpoint)))
+    overrides = ["converter=e2e", "convert_to=hf:float32", "wandb.mode=disabled"]
+    run = start(airflow, folder, tmp_path, benchmarks="good:1", overrides=overrides)
+    assert airflow.wait(DAG, run) == "success", states(airflow, run)
+    assert "converter e2e: " in airflow.log(DAG, run, "convert")
+    manifest = Manifest.load(tmp_path / "run" / "iter_0001800" / "good")
+    assert manifest.checkpoint.conversion
+    assert (manifest.checkpoint.conversion.name, manifest.checkpoint.step) == ("e2e", 1800)
+    scorecard = Scorecard.load(tmp_path / "run" / "iter_0001800" / "good")
+    assert scorecard.complete
 
 
 def test_a_request_that_cannot_be_met_fails_in_plan(airflow: Airflow, tmp_path: Path) -> None:
