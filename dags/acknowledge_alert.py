@@ -32,6 +32,8 @@ with DAG(
     dag_id="acknowledge_alert",
     schedule=None,
     catchup=False,
+    # A run waits for its answer: those that nobody answers must not keep the next from being asked.
+    max_active_runs=1000,
     # It is started by what has told somebody.
     is_paused_upon_creation=False,
     doc_md=__doc__,

@@ -21,6 +21,8 @@ with DAG(
     dag_id="promote_baseline",
     schedule=None,
     catchup=False,
+    # A run waits for its answer: those that nobody answers must not keep the next from being asked.
+    max_active_runs=1000,
     is_paused_upon_creation=False,
     doc_md=__doc__,
     params={

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
+import pendulum
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
@@ -63,6 +65,40 @@ def test_boxes(dags: dict[str, DAG], name: str, upstream: dict[str, set[str]], r
     assert sorted(again.task_ids) == sorted(dag.task_ids)
 
 
+def test_how_many_runs_go_at_once_and_none_for_what_was_missed(dags: dict[str, DAG]) -> None:
+    assert {name: dag.max_active_runs for name, dag in dags.items()} == {
+        # A second one would find what the first is about to start.
+        "nightly_regression": 1,
+        "discover_checkpoints": 1,
+        # What nobody answers must not keep the next from being asked.
+        "acknowledge_alert": 1000,
+        "promote_baseline": 1000,
+        # As Airflow is set.
+        "confirm_regression": 16,
+        "evaluate_checkpoint": 16,
+    }
+    assert not any(dag.catchup for dag in dags.values())
+
+
+def test_the_sweep_is_every_night_at_two(dags: dict[str, DAG]) -> None:
+    stored = DagSerialization.from_dict(DagSerialization.to_dict(dags["nightly_regression"]))
+    # Over the end of a month, and a night without a two o'clock in Europe.
+    for first in (pendulum.datetime(2026, 11, 29), pendulum.datetime(2026, 3, 28)):
+        nights = stored.iter_dagrun_infos_between(first, first.add(days=3))
+        assert [night.run_after for night in nights] == [first.add(days=day, hours=2) for day in range(3)]
+
+
+def test_what_fails_is_tried_again_soon_and_twice(dags: dict[str, DAG]) -> None:
+    told = {"alert": timedelta(seconds=30)}
+    for dag in dags.values():
+        for task in dag.tasks:
+            # The last task only says what failed.
+            last = task.task_id in ("failures", "report")
+            number = 0 if last else 8 if task.task_id == "alert" else 2
+            assert task.retries == number, (dag.dag_id, task.task_id)
+            assert task.retry_delay == told.get(task.task_id, timedelta(seconds=10)), (dag.dag_id, task.task_id)
+
+
 def test_a_suspicion_is_looked_at_whether_or_not_anybody_switched_it_on(dags: dict[str, DAG]) -> None:
     paused = {name: dag.is_paused_upon_creation for name, dag in dags.items()}
     assert paused["confirm_regression"] is False
@@ -88,10 +124,10 @@ def test_a_confirmation_is_started_once_and_not_waited_for(dags: dict[str, DAG])
         assert not given.get("wait_for_completion")
 
 
-def test_only_telling_is_tried_for_long(dags: dict[str, DAG]) -> None:
+def test_telling_is_tried_for_hours(dags: dict[str, DAG]) -> None:
     for name in ("confirm_regression", "nightly_regression"):
-        retries = {task.task_id: task.retries for task in dags[name].tasks}
-        assert {task: number for task, number in retries.items() if number not in (0, 2)} == {"alert": 8}
+        alert = dags[name].get_task("alert")
+        assert (alert.retry_exponential_backoff, alert.max_retry_delay) == (2, timedelta(hours=1))
 
 
 def test_somebody_is_asked_to_acknowledge_once_a_run(dags: dict[str, DAG]) -> None:
