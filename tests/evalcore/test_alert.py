@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from alarmed import confirmed, evaluated, suspected
+from alarmed import ALPHA, MARGIN, confirmed, evaluated, suspected
 from evalcore.alert import clean, message
 from evalcore.history import open_history
-from evalcore.history.alarms import Alarms, Kind, State
+from evalcore.history.alarms import Alarms, Kind, State, Suspicion
 from evalcore.history.store import History
 
 pytestmark = pytest.mark.slow
@@ -109,6 +110,87 @@ def test_fresh_samples_that_cannot_be_compared_say_so(history: History, tmp_path
     assert "fresh   |" not in said.text
     assert "worse on toy by 25.0 points; not confirmed on fresh seeds." in said.text
     assert "Note: toy: the fresh samples are not compared: sampling.temperature: 0.6, not 0.7" in said.text
+
+
+@pytest.mark.parametrize(
+    ("cut_off", "became", "rate"),
+    [
+        (2, "confirmed on fresh seeds", "0.00% → 50.00% (p = 4.5e-12)"),
+        (0, "not confirmed on fresh seeds", "0.00% → 0.00% (p = 1)"),
+    ],
+)
+def test_a_rate_is_said_with_its_own_numbers(
+    history: History, tmp_path: Path, cut_off: int, became: str, rate: str
+) -> None:
+    of = [
+        ("llama", 900, 0),
+        ("llama", 1500, 2),
+        ("llama+confirm-1", 900, 0),
+        ("llama+confirm-1", 1500, cut_off),
+    ]
+    base, new, base_again, new_again = (
+        evaluated(history, tmp_path, step, run=run, cut_off=cut) for run, step, cut in of
+    )
+    # A margin of 5 points, of cut off answers: the table beside them is of right ones, with the usual margin.
+    alarm = Alarms(history).raise_([Suspicion(Kind.TRUNCATION, new, base, margin=0.05, alpha=ALPHA)])[0]
+    settled = Alarms(history).settle(
+        alarm.id, State.CONFIRMED, confirmation=new_again, base_confirmation=base_again
+    )
+    said = message(history, [settled], {}).text.splitlines()
+    assert said[0] == f"llama/step-1500 against llama/step-900: more answers cut off on toy; {became}."
+    assert [line.split(": ", 2)[2] for line in said if line.startswith("Note: ")] == [
+        "first samples: truncation 0.00% → 50.00% (p = 4.5e-12)",
+        f"fresh samples: truncation {rate}",
+    ]
+    assert not any("changed most" in line for line in said), "no verdict did"
+
+
+def test_the_margin_is_the_one_that_was_alarmed_by(history: History, tmp_path: Path) -> None:
+    """So that the table does not say ok of what is told as worse, or the other way round."""
+    new, base = (
+        evaluated(history, tmp_path, step, right) for step, right in ((1500, [3] * 40), (900, [4] * 40))
+    )
+    wide = {Kind.REGRESSION: "ok", Kind.CANARY: "ok", Kind.LENGTH: "regressed"}
+    for kind, verdict in wide.items():
+        alarm = Alarms(history).raise_([Suspicion(kind, new, base, margin=0.3, alpha=ALPHA)])[0]
+        [row] = [
+            line for line in message(history, [alarm], {}).text.splitlines() if line.startswith("first   |")
+        ]
+        assert row.endswith(f"| {verdict}"), kind
+
+
+def test_every_kind_and_state_is_in_words(history: History, tmp_path: Path) -> None:
+    base, new = evaluated(history, tmp_path, 900), evaluated(history, tmp_path, 1500)
+    kinds = {
+        Kind.REGRESSION: "worse",
+        Kind.NO_ANSWER: "fewer answers",
+        Kind.TRUNCATION: "cut off",
+        Kind.LENGTH: "another length",
+        Kind.REPETITION: "repetition",
+        Kind.JUDGE_UNPARSABLE: "judgements that cannot be read",
+        Kind.SERVER_ERRORS: "server errors",
+        Kind.CANARY: "the stack has moved",
+    }
+    raised = Alarms(history).raise_([Suspicion(kind, new, base, margin=MARGIN, alpha=ALPHA) for kind in Kind])
+    for alarm in raised:
+        assert kinds[alarm.kind] in message(history, [alarm], {}).title
+    states = {
+        State.SUSPECTED: "being confirmed",
+        State.HELD: "held back",
+        State.REFUTED: "not seen again",
+        State.REPEATED: "told before",
+        State.ACKNOWLEDGED: "acknowledged",
+    }
+    for state, became in states.items():
+        alarm = replace(raised[0], state=state)
+        assert f"; {became}" in message(history, [alarm], {}).text.splitlines()[0]
+
+
+def test_what_somebody_has_to_do_something_about_goes_first(history: History, tmp_path: Path) -> None:
+    held = Alarms(history).settle(suspected(history, tmp_path, run="a").id, State.HELD)
+    said = message(history, [held, confirmed(history, tmp_path, run="b")], {})
+    assert said.title == "b/step-1500: worse on toy and 1 more"
+    assert said.text.count("Alarm ids: 1, 2;") == 1
 
 
 class Tags(HTMLParser):

@@ -26,11 +26,24 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield running
 
 
+class Clock:
+    """In place of ``time``: nobody waits, and as much has passed as would have been waited."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def monotonic(self) -> float:
+        return sum(self.pauses)
+
+
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    paused: list[float] = []
-    monkeypatch.setattr(publish.time, "sleep", paused.append)
-    return paused
+    clock = Clock()
+    monkeypatch.setattr(publish, "time", clock)
+    return clock.pauses
 
 
 @pytest.fixture
@@ -88,6 +101,15 @@ def test_a_run_that_nobody_follows_needs_a_suite(server: Server, checkpoint: Pat
         publish.publish(str(checkpoint), "a/b", suite="tiny")
 
 
+def test_a_file_that_cannot_be_read_may_be_the_one_that_follows_it(
+    server: Server, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tracked" / "a-torn.yaml").write_text("suite: tiny\n")
+    assert publish.publish(str(checkpoint), "llama").is_new
+    with pytest.raises(ConfigError, match=r"give --suite, and .*; tracked a-torn: source: Field required"):
+        publish.publish(str(checkpoint), "other")
+
+
 def test_an_incomplete_checkpoint_is_not_published(server: Server, checkpoint: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match="no tokenizer yet"):
@@ -107,15 +129,42 @@ def test_it_is_made_once_though_the_api_is_away_or_its_answer_lost(
     assert pauses == [1.0, 2.0, 4.0][: len(faults)]
 
 
-def test_patience_ends(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address at which nobody answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("EVALCORE_AIRFLOW_URL", url)
     monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", TOKEN)
-    with pytest.raises(PublishError, match=f"{url} cannot be asked: .*refused"):
+    return url
+
+
+def test_patience_ends(checkpoint: Path, nobody: str, pauses: list[float]) -> None:
+    with pytest.raises(PublishError, match=f"{nobody} cannot be asked: .*refused"):
         publish.publish(str(checkpoint), "llama", patience=3)
     assert pauses == [1.0, 2.0]
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_upgrade_of_airflow_is_waited_for_and_noticed_soon(checkpoint: Path, pauses: list[float]) -> None:
+    with pytest.raises(PublishError, match="cannot be asked"):
+        publish.publish(str(checkpoint), "llama")
+    assert 570 < sum(pauses) <= 600
+    assert pauses == sorted(pauses)
+    assert max(pauses) == 30
+
+
+def test_who_takes_the_question_and_never_answers_is_asked_again(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(publish, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("EVALCORE_AIRFLOW_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(PublishError, match="cannot be asked: timed out"):
+            publish.publish(str(checkpoint), "llama", patience=1)
+    assert pauses == [1.0]
 
 
 def test_a_login_instead_of_a_token(

@@ -1,12 +1,16 @@
-"""A webhook ends in the run that discovery would start; who may call it is tested in tests/e2e."""
+"""A webhook ends in the run that discovery would start; that a token is asked for is tested in tests/e2e."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api import security
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.exceptions import DagRunAlreadyExists
 from fastapi import FastAPI
@@ -59,7 +63,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
             raise DagRunAlreadyExists(type("Run", (), {"dag_id": dag_id, "run_id": run_id})())
         made[run_id] = conf
 
-    monkeypatch.setattr(artifacts, "trigger_dag", trigger)
+    # Airflow refuses arguments that it does not know, or misses.
+    monkeypatch.setattr(artifacts, "trigger_dag", create_autospec(trigger_dag, side_effect=trigger))
     return made
 
 
@@ -96,6 +101,34 @@ def test_it_is_the_run_that_discovery_would_start(
             {"dag_run_id": asked["trigger_run_id"], "is_new": is_new},
         )
     assert runs == {asked["trigger_run_id"]: asked["conf"]}
+
+
+def test_it_is_for_those_who_may_start_that_run(
+    runs: dict[str, Any], places: Places, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class AuthManager:
+        def is_authorized_dag(self, **what: Any) -> bool:
+            asked.append({name: value for name, value in what.items() if name != "user"})
+            return len(asked) > 1
+
+    monkeypatch.setattr(security, "get_auth_manager", AuthManager)
+    monkeypatch.setattr(security.DagModel, "get_team_name", lambda _: None)
+    client.app.dependency_overrides.pop(artifacts.router.routes[0].dependencies[0].dependency)
+    body = {"artifact": f"{COLLECTION}:v12"}
+    assert client.post("/artifacts", json=body).status_code == 403
+    assert not runs
+    assert client.post("/artifacts", json=body).status_code == 200
+    details = DagDetails(id="evaluate_checkpoint", team_name=None)
+    assert asked == [{"method": "POST", "access_entity": DagAccessEntity.RUN, "details": details}] * 2
+
+
+def test_a_file_that_cannot_be_used_is_not_the_end_of_the_others(
+    client: TestClient, runs: dict[str, Any], places: Places, tmp_path: Path
+) -> None:
+    (tmp_path / "tracked" / "a-torn.yaml").write_text("suite: tiny\n")
+    assert client.post("/artifacts", json={"artifact": f"{COLLECTION}:v12"}).status_code == 200
 
 
 @pytest.mark.parametrize(
