@@ -96,7 +96,10 @@ def test_what_fails_is_tried_again_soon_and_twice(dags: dict[str, DAG]) -> None:
             last = task.task_id in ("failures", "report")
             number = 0 if last else 8 if task.task_id == "alert" else 2
             assert task.retries == number, (dag.dag_id, task.task_id)
-            assert task.retry_delay == told.get(task.task_id, timedelta(seconds=10)), (dag.dag_id, task.task_id)
+            assert task.retry_delay == told.get(task.task_id, timedelta(seconds=10)), (
+                dag.dag_id,
+                task.task_id,
+            )
 
 
 def test_a_suspicion_is_looked_at_whether_or_not_anybody_switched_it_on(dags: dict[str, DAG]) -> None:
@@ -122,6 +125,21 @@ def test_a_confirmation_is_started_once_and_not_waited_for(dags: dict[str, DAG])
         assert given["trigger_dag_id"] == "confirm_regression"
         assert given["skip_when_already_exists"] is True
         assert not given.get("wait_for_completion")
+
+
+@pytest.mark.parametrize(
+    ("name", "told_by"),
+    [("discover_checkpoints", ["discover"]), ("nightly_regression", ["canaries", "stack", "models"])],
+)
+def test_what_was_gone_past_fails_the_run_in_the_end(
+    dags: dict[str, DAG], name: str, told_by: list[str]
+) -> None:
+    assert dags[name].get_task("failures").told_by == told_by
+    assert set(told_by) < set(dags[name].task_ids)
+
+
+def test_what_settles_looks_at_the_runs_that_looked_again(dags: dict[str, DAG]) -> None:
+    assert dags["confirm_regression"].get_task("settle").confirmed_by == "again"
 
 
 def test_telling_is_tried_for_hours(dags: dict[str, DAG]) -> None:

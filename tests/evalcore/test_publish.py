@@ -246,6 +246,11 @@ def test_whatever_else_answers_has_made_no_run(
     monkeypatch.setattr(server, "answer", lambda *_: (200, {"message": "please log in"}))
     with pytest.raises(PublishError, match="what answers there is not Airflow"):
         publish.publish(str(checkpoint), "llama")
+    monkeypatch.delenv("EVALCORE_AIRFLOW_TOKEN")
+    monkeypatch.setenv("EVALCORE_AIRFLOW_USER", USER)
+    monkeypatch.setenv("EVALCORE_AIRFLOW_PASSWORD", PASSWORD)
+    with pytest.raises(PublishError, match="login as trainer: no token in the answer"):
+        publish.publish(str(checkpoint), "llama")
 
 
 @pytest.mark.parametrize("token", [f"{TOKEN}\n", f"{TOKEN}\u4e2d"])

@@ -86,6 +86,7 @@ def test_baselines(folder: Path, written: str, baseline: Baseline) -> None:
         ("training_run: ../x", "training_run: expected letters"),
         ("training_run: '..'", "training_run: .* cannot be used as a folder name"),
         ("suite: nope", "tracked a: unknown suite 'nope'; valid: .*tiny"),
+        ("nightly: nope", "tracked a: unknown suite 'nope'; valid: .*tiny"),
         ("cluster: nope", "tracked a: .*unknown profile 'nope'"),
         ("benchmarks: nope:x", "tracked a: .*benchmark 'nope:x'"),
         ("overrides: [inference.temprature=1]", "unknown key 'inference.temprature'"),

@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from sqlalchemy import select
 
 from alarmed import confirmed, evaluated, suspected
-from evalcore.history import open_history
+from evalcore.history import open_history, schema
 from evalcore.history.alarms import Alarm, Alarms, State
-from operators.acknowledge import ACKNOWLEDGE, LEAVE_OPEN, AcknowledgeOperator, ShowAlarmsOperator
+from operators.acknowledge import (
+    ACKNOWLEDGE,
+    LEAVE_OPEN,
+    AcknowledgeOperator,
+    ShowAlarmsOperator,
+    answered,
+)
 from operators.promote import PromoteOperator, ProposeOperator
 from task_instance import TaskInstance
 
@@ -79,6 +86,19 @@ def test_left_open_it_waits_on(alarm: Alarm) -> None:
     assert state(alarm).note == ""
 
 
+@pytest.mark.parametrize(
+    ("user", "written", "by"),
+    [
+        ({"id": "7", "name": "ada"}, {"note": "looking"}, ("ada", "looking")),
+        ({"id": "7", "name": ""}, {}, ("7", "")),
+        # Nobody is named where Airflow itself answers, when a question's time is up.
+        (None, None, ("nobody", "")),
+    ],
+)
+def test_who_answered(user: Any, written: Any, by: tuple[str, str]) -> None:
+    assert answered({"responded_by_user": user, "params_input": written}) == by
+
+
 def test_an_unknown_alarm_is_not_looked_for_again(alarm: Alarm) -> None:
     with pytest.raises(AirflowFailException, match="no alarm 99"):
         show(alarm.id, 99)
@@ -95,6 +115,8 @@ def test_a_checkpoint_is_proposed_with_old_and_new_numbers(alarm: Alarm) -> None
     assert ti.xcoms["subject"] == "Baseline of llama: step-1500?"
     assert ti.xcoms["body"].startswith("```\nbenchmark | mode      | its baseline | correct")
     assert "step-900     | 81.25%" in ti.xcoms["body"]
+    with pytest.raises(AirflowFailException, match="was not evaluated on 'gsm8k'; on toy"):
+        propose(benchmarks=["gsm8k"])
 
 
 def test_the_file_that_follows_the_run_says_whether_it_can_be(
@@ -119,3 +141,7 @@ def test_who_approves_promotes_once(tmp_path: Path, alarm: Alarm) -> None:
     assert run(PromoteOperator(task_id="promote", evaluations=ids, answer=approved))[0] == ids[1:]
     with open_history() as history:
         assert [Alarms(history).promoted("llama", name) for name in ("toy", "aime24")] == ids
+        with history.reading() as connection:
+            table = schema.promotions.c
+            found = connection.execute(select(table.evaluation_id, table.promoted_by, table.note)).all()
+    assert found == [(id_, "ada", "looking") for id_ in ids]

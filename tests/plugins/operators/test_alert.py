@@ -13,10 +13,12 @@ import pytest
 from airflow.sdk.exceptions import AirflowException
 
 from alarmed import confirmed, suspected
+from evalcore.checkpoints import Checkpoint
 from evalcore.errors import EvalError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State
 from evalcore.wandb_run import WandbRun
+from hooks.channels import channels
 from operators.alert import WANDB, AlertOperator
 from receivers import SECRET, Mailbox, Webhook, mailbox, webhook
 
@@ -26,6 +28,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
+ACKNOWLEDGES = "the DAG acknowledge_alert acknowledges them."
 LOG = "https://airflow.example.com/dags/confirm_regression/runs/r%2F1/tasks/alert?try_number=1"
 
 
@@ -154,6 +157,35 @@ def test_a_channel_that_answers_late_has_taken_the_message(
     receivers.hook.slow = 5  # longer than Apprise waits unless it is told to
     assert alert(alarm) == ["team_hook"]
     assert len(receivers.hook.received) == 1
+
+
+def test_a_channel_that_never_answers_has_not_taken_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm
+) -> None:
+    follow(tmp_path, monkeypatch, "team_hook", "team_mail")
+    monkeypatch.setattr("hooks.channels._SECONDS", 0.2)
+    receivers.hook.slow = 3
+    with pytest.raises(AirflowException, match="not everybody was told: team_hook: "):
+        alert(alarm)
+    assert len(receivers.box.received) == 1
+
+
+@pytest.mark.parametrize(("more", "seconds"), [("", 30), ("?rto=7", 7)])
+def test_how_long_a_channel_may_take_its_url_may_say(
+    monkeypatch: pytest.MonkeyPatch, more: str, seconds: float
+) -> None:
+    connect(monkeypatch, "hook", f"json://127.0.0.1/{more}")
+    (channel,) = channels("hook")
+    assert channel._service is not None
+    assert channel._service.socket_read_timeout == seconds
+
+
+def test_a_channel_that_is_named_twice_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm
+) -> None:
+    follow(tmp_path, monkeypatch, "team_hook", "team_hook")
+    assert alert(alarm) == ["team_hook"]
+    assert receivers.hook.received[0]["message"].endswith(f"Alarm ids: {alarm.id}; {ACKNOWLEDGES}")
 
 
 @pytest.mark.parametrize("kind", ["tracked", "canaries"])
@@ -290,6 +322,31 @@ def test_wandb_is_a_channel_of_its_own_and_its_page_a_link(
     assert [title for title, _ in run.alerts] == ["llama/step-1500: worse on toy"] * 2
     assert "[W&B](https://wandb.ai/t/p/runs/1)" in receivers.hook.received[0]["message"]
     assert len(receivers.hook.received) == 1
+
+
+def test_each_checkpoints_wandb_run_is_told_of_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm
+) -> None:
+    with open_history() as history:
+        other = confirmed(history, tmp_path / "results", run="other")
+    told: list[tuple[str, str]] = []
+
+    class Page(WandbRun):
+        def alert(self, title: str, text: str) -> None:
+            told.append((self.id, title))
+
+    def find(checkpoint: Checkpoint, _: Any) -> WandbRun:
+        url = f"https://wandb.ai/t/p/runs/{checkpoint.run}"
+        return Page(url, "t", "p", checkpoint.run, "https://api.wandb.ai", "key")
+
+    monkeypatch.setattr("evalcore.wandb_run.find", find)
+    for run in ("llama", "other"):
+        follow(tmp_path, monkeypatch, "team_hook", run=run)
+    assert alert(alarm, other) == ["team_hook", WANDB, WANDB]
+    assert told == [(run, f"{run}/step-1500: worse on toy") for run in ("llama", "other")]
+    [posted] = receivers.hook.received
+    assert "[W&B](https://wandb.ai/t/p/runs/llama)" in posted["message"]
+    assert "[W&B 2](https://wandb.ai/t/p/runs/other)" in posted["message"]
 
 
 def test_what_wandb_refuses_to_say_fails_the_task_after_the_others_were_told(

@@ -145,9 +145,13 @@ def test_what_cannot_be_looked_at_is_said_after_the_others(
     follow(folder, "c-gone")
     (folder / "c-gone").rmdir()
     follow(folder, "d-good", steps=range(2))
+    (folder / "include" / "tracked" / "e-odd.yaml").write_text(
+        f"source: {{path: /{'x' * 300}}}\nsuite: tiny\n"
+    )
     ti = Runs()
     assert [i.split("__")[1] for i in ids(run(ti))] == ["d-good", "d-good"]
-    wrong, far, gone = ti.xcoms["failures"]
+    wrong, far, gone, odd = ti.xcoms["failures"]
     assert wrong.startswith("tracked a-wrong: unknown key 'suit'")
     assert far == "b-away: login01: timed out"
     assert gone == f"c-gone: {folder / 'c-gone'}: no such folder"
+    assert odd.startswith("e-odd: [Errno 36] File name too long")

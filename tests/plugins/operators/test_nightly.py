@@ -81,6 +81,7 @@ def test_the_newest_complete_checkpoint_has_the_nightly_suite(include: Path, tmp
 
 def test_whoever_moved_is_told_of(include: Path, tmp_path: Path) -> None:
     (include / "canaries" / "frozen.yaml").write_text("checkpoint: /ckpt/frozen\nsuite: tiny\n")
+    (include / "canaries" / "a-torn.yaml").write_text("suite: tiny\n")
     task = StackOperator(task_id="stack")
     assert task.execute(context(TaskInstance())) == [], "nothing was evaluated"
     for day, right in ((21, 3), (22, 3), (23, 1)):
