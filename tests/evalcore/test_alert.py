@@ -54,21 +54,34 @@ def test_a_confirmed_regression_is_said_with_both_results(history: History, tmp_
 
 def test_markdown_and_html_say_the_same(history: History, tmp_path: Path) -> None:
     said = message(history, [confirmed(history, tmp_path)], LINKS)
-    text = said.text.split("\n\n")
-    assert all(block in said.markdown for block in (text[1], text[3]))
-    assert said.markdown.count("```\n") == 4
-    assert said.markdown.startswith(
-        "`llama/step-1500` against `llama/step-900`: worse on `toy` by 18.8 points;"
+    _, table, heading, flips, *_ = said.text.split("\n\n")
+    run, wandb = LINKS.values()
+    assert said.markdown == (
+        "`llama/step-1500` against `llama/step-900`: worse on `toy` by 18.8 points; confirmed on fresh seeds.\n\n"
+        f"```\n{table}\n```\n\n"
+        f"{heading.replace('toy', '`toy`')}\n\n"
+        f"```\n{flips}\n```\n\n"
+        f"[DAG run]({run})\n\n"
+        f"[W&B]({wandb})\n\n"
+        "Alarm ids: 1; the DAG acknowledge_alert acknowledges them.\n"
     )
-    assert "[W&B](https://wandb.ai/t/p/runs/1)" in said.markdown
-    assert f"<pre>{text[1]}</pre>" in said.html
-    assert '<a href="https://wandb.ai/t/p/runs/1">W&amp;B</a>' in said.html
+    assert said.html == (
+        "<p><b>llama/step-1500</b> against <b>llama/step-900</b>: worse on <b>toy</b> by 18.8 points; "
+        "confirmed on fresh seeds.</p>\n"
+        f"<pre>{table}</pre>\n"
+        f"<p>{heading}</p>\n"
+        f"<pre>{flips}</pre>\n"
+        f'<p>\n<a href="{run}">DAG run</a> · \n<a href="{wandb}">W&amp;B</a>\n</p>\n'
+        "<p>Alarm ids: 1; the DAG acknowledge_alert acknowledges them.</p>\n"
+    )
 
 
 def test_what_could_not_be_confirmed_says_why(history: History, tmp_path: Path) -> None:
     said = message(history, [confirmed(history, tmp_path, fresh=False)], {})
     assert "worse on toy by 25.0 points; not confirmed on fresh seeds." in said.text
-    assert "Note: toy: the cluster is away" in said.text
+    assert "\nNote: toy: the cluster is away\n" in said.text
+    assert "\nNote: `toy: the cluster is away`\n" in said.markdown
+    assert "\n<p>Note: toy: the cluster is away</p>\n" in said.html
     assert "fresh   |" not in said.text
 
 
@@ -98,6 +111,7 @@ def test_several_benchmarks_of_a_checkpoint_are_one_sentence(history: History, t
         "on aime24 by 18.8 points, toy by 18.8 points; confirmed on fresh seeds."
     )
     assert "aime24: the problems that changed most" in said.text
+    assert "on <b>aime24</b> by 18.8 points, <b>toy</b> by 18.8 points; confirmed" in said.html
 
 
 def test_fresh_samples_that_cannot_be_compared_say_so(history: History, tmp_path: Path) -> None:
@@ -157,6 +171,34 @@ def test_the_margin_is_the_one_that_was_alarmed_by(history: History, tmp_path: P
             line for line in message(history, [alarm], {}).text.splitlines() if line.startswith("first   |")
         ]
         assert row.endswith(f"| {verdict}"), kind
+
+
+def test_each_of_both_comparisons_stands_there_as_it_was_made(history: History, tmp_path: Path) -> None:
+    """The fresh one at its own level: one test, however little of alpha the night had left for the first."""
+    good, less = [4] * 6, [3] * 6
+    base, new, base_again, new_again = (
+        evaluated(history, tmp_path, step, right, run=run)
+        for run in ("llama", "llama+confirm-1")
+        for step, right in ((900, good), (1500, less))
+    )
+    alarm = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, margin=MARGIN, alpha=1e-6)])[0]
+    settled = Alarms(history).settle(
+        alarm.id, State.CONFIRMED, confirmation=new_again, base_confirmation=base_again
+    )
+    said = message(history, [settled], {}).text
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith(("first", "fresh"))]
+    assert [(row[0].strip(), row[-1]) for row in rows] == [("first", "inconclusive"), ("fresh", "regressed")]
+    assert "; confirmed on fresh seeds." in said
+
+
+def test_what_is_not_comparable_any_more_is_told_without_numbers(history: History, tmp_path: Path) -> None:
+    base, new = evaluated(history, tmp_path, 900, temperature=0.7), evaluated(history, tmp_path, 1500)
+    alarms = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, margin=MARGIN, alpha=ALPHA)])
+    assert message(history, alarms, {}).text == (
+        "llama/step-1500 against llama/step-900: worse on toy; being confirmed.\n\n"
+        "Note: toy: the first samples are not compared: sampling.temperature: 0.6, not 0.7\n\n"
+        "Alarm ids: 1; the DAG acknowledge_alert acknowledges them.\n"
+    )
 
 
 def test_every_kind_and_state_is_in_words(history: History, tmp_path: Path) -> None:
@@ -222,7 +264,27 @@ def test_a_problem_is_no_markup_and_steers_nothing(history: History, tmp_path: P
     assert "Subject" not in "".join(line[:7] for line in said.text.splitlines())
 
 
+def test_names_and_reasons_are_no_markup_either(history: History, tmp_path: Path) -> None:
+    steering = "\x1b[31m`<u>\n\u202e"
+    alarm = suspected(history, tmp_path, run=f"{steering}run", name=f"{steering}toy")
+    reason = f"{steering}{'y' * 600}"
+    held = Alarms(history).settle(alarm.id, State.HELD, reason=reason)
+    said = message(history, [held], {f"{steering}Log": f"https://host/{steering}"})
+    tags = Tags()
+    tags.feed(said.html)
+    assert tags.found == {"p", "b", "pre", "a"}
+    assert not {"\x1b", "\u202e"} & set(said.title + said.text + said.markdown + said.html)
+    assert "\n" not in said.title
+    assert said.markdown.startswith(
+        "`'<u> run/step-1500` against `'<u> run/step-900`: worse on `'<u> toy` by"
+    )
+    [note] = [line for line in said.text.splitlines() if line.startswith("Note: ")]
+    assert note.endswith("y…")
+    assert len(note) < 520
+
+
 def test_a_name_is_no_longer_than_can_be_shown() -> None:
+    assert clean("a\ud800b") == "ab", "half of a character, which nobody can send"
     assert clean("a\tb\n c") == "a b c"
     assert clean("x" * 81) == "x" * 79 + "…"
     assert clean("x" * 80) == "x" * 80
