@@ -142,7 +142,7 @@ def test_a_benchmark_without_a_scorecard_does_not_lose_the_others(tmp_path: Path
 def test_a_scorecard_of_other_settings_is_none_of_this_run(tmp_path: Path) -> None:
     ti = Pulled({"toy": results(tmp_path, 900, 2)})
     ti.settings = {"toy": "0f0f0f0f"}
-    with pytest.raises(AirflowException, match=r"nothing could be recorded: .*other settings"):
+    with pytest.raises(AirflowException, match=r"nothing could be recorded: .*written by another evaluation"):
         RecordOperator(task_id="record").execute({"ti": ti})  # type: ignore[typeddict-item]
 
 
