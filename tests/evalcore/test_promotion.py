@@ -62,11 +62,12 @@ def test_what_cannot_be_promoted_says_why(history: History, tmp_path: Path) -> N
         ConfigError, match="llama is compared with the same step of other: nothing of its own"
     ):
         propose(history, "llama", "step-1500", Baseline(kind="run", name="other"))
-    with pytest.raises(ResultsError, match="no complete evaluation of 'step-9'; it has step-1500"):
+    evaluated(history, tmp_path, 1500, name="aime24")
+    with pytest.raises(ResultsError, match="no complete evaluation of 'step-9'; it has step-1500$"):
         propose(history, "llama", "step-9", PREVIOUS)
     with pytest.raises(ResultsError, match="no whole evaluation of it"):
         propose(history, "lama", "step-1500", PREVIOUS)
-    with pytest.raises(ResultsError, match="llama/step-1500 was not evaluated on 'gsm8k'; on toy"):
+    with pytest.raises(ResultsError, match="llama/step-1500 was not evaluated on 'gsm8k'; on aime24, toy"):
         propose(history, "llama", "step-1500", PREVIOUS, ["toy", "gsm8k"])
 
 
