@@ -189,14 +189,17 @@ def test_each_of_both_comparisons_stands_there_as_it_was_made(history: History, 
     rows = [line.split(" | ") for line in said.splitlines() if line.startswith(("first", "fresh"))]
     assert [(row[0].strip(), row[-1]) for row in rows] == [("first", "inconclusive"), ("fresh", "regressed")]
     assert "; confirmed on fresh seeds." in said
+    as_good = replace(settled, confirmation=base_again)
+    assert "; not confirmed on fresh seeds." in message(history, [as_good], {}).text
 
 
 def test_what_is_not_comparable_any_more_is_told_without_numbers(history: History, tmp_path: Path) -> None:
-    base, new = evaluated(history, tmp_path, 900, temperature=0.7), evaluated(history, tmp_path, 1500)
+    template = "{{ messages }}" * 9
+    base, new = evaluated(history, tmp_path, 900, chat_template=template), evaluated(history, tmp_path, 1500)
     alarms = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, margin=MARGIN, alpha=ALPHA)])
     assert message(history, alarms, {}).text == (
         "llama/step-1500 against llama/step-900: worse on toy; being confirmed.\n\n"
-        "Note: toy: the first samples are not compared: sampling.temperature: 0.6, not 0.7\n\n"
+        f"Note: toy: the first samples are not compared: chat_template: None, not {template}\n\n"
         "Alarm ids: 1; the DAG acknowledge_alert acknowledges them.\n"
     )
 

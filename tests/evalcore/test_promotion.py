@@ -63,7 +63,7 @@ def test_what_cannot_be_promoted_says_why(history: History, tmp_path: Path) -> N
     ):
         propose(history, "llama", "step-1500", Baseline(kind="run", name="other"))
     evaluated(history, tmp_path, 1500, name="aime24")
-    with pytest.raises(ResultsError, match="no complete evaluation of 'step-9'; it has step-1500$"):
+    with pytest.raises(ResultsError, match=r"no complete evaluation of 'step-9'; it has step-1500$"):
         propose(history, "llama", "step-9", PREVIOUS)
     with pytest.raises(ResultsError, match="no whole evaluation of it"):
         propose(history, "lama", "step-1500", PREVIOUS)

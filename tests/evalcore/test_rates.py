@@ -53,6 +53,14 @@ def test_answers_are_counted_the_other_way_round() -> None:
     lost = only({ANSWERED: pairs([6] * 40, [8] * 40)})
     assert (lost.kind, lost.is_alarm, lost.value, lost.base_value) == (RateKind.NO_ANSWER, True, 0.25, 0.0)
     assert not only({ANSWERED: pairs([8] * 40, [6] * 40)}).is_alarm
+    allowed = round(1000 * (1 - MARGINS[RateKind.NO_ANSWER]))
+    assert not only({ANSWERED: pairs([allowed] * 300, [1000] * 300, n=1000)}).is_alarm
+    assert only({ANSWERED: pairs([allowed - 1] * 300, [1000] * 300, n=1000)}).is_alarm
+
+
+@pytest.mark.parametrize("column", [*SHARES, ANSWERED, TOKENS])
+def test_each_is_tested_at_the_level_of_the_night(column: str) -> None:
+    assert only({column: pairs([3] * 9, [2] * 9)}, alpha=0.01).found.alpha == 0.01
 
 
 def test_a_server_that_fails_is_no_model_that_does_not_answer() -> None:
@@ -181,6 +189,8 @@ def test_all_of_them_are_one_family() -> None:
     everywhere = alarms({f"b{i}": [alone] for i in range(9)})
     assert all(rate.is_alarm for rates in everywhere.values() for rate in rates)
     assert alarms({"toy": ()}) == {"toy": ()}
+    strictly = alarms({"toy": [alone]}, alpha=0.01)["toy"][0]
+    assert (strictly.is_alarm, alarms({"toy": [alone]})["toy"][0].is_alarm) == (False, True)
 
 
 @pytest.mark.slow
