@@ -35,7 +35,8 @@ def evaluation(step: int | None, value: float = 0.5, *, run: str = "r", **change
 
 
 OLDER = [evaluation(100, 0.7), evaluation(300, 0.6), evaluation(200, 0.7), evaluation(500, 0.9)]
-ELSEWHERE = [evaluation(300, 0.2, run="other"), evaluation(400, 0.2, run="other")]
+# Later, better and of the same names.
+ELSEWHERE = [evaluation(step, 0.95, run="other") for step in (390, 400, 500)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ ELSEWHERE = [evaluation(300, 0.2, run="other"), evaluation(400, 0.2, run="other"
     ],
 )
 def test_policies(policy: Baseline, step: int, run: str) -> None:
-    found = choose(policy, evaluation(400), [*OLDER, *ELSEWHERE])
+    found = choose(policy, evaluation(400), [*ELSEWHERE, *OLDER])
     assert found is not None
     assert (found.checkpoint.step, found.checkpoint.run) == (step, run)
 
@@ -91,19 +92,27 @@ def test_the_same_weights_are_no_baseline_and_the_newest_evaluation_counts() -> 
     assert choose(Baseline(kind="previous"), new, [twin, evaluation(200), later]) is later
 
 
-def test_best_is_by_the_judge_where_the_benchmark_needs_one() -> None:
-    judged = {"needs_judge": True, "judged": True}
+@pytest.mark.parametrize(
+    ("needs_judge", "judged", "best"),
+    [(True, True, 200), (True, False, 100), (False, True, 100), (False, False, 100)],
+)
+def test_best_is_by_the_judge_where_the_benchmark_needs_one(
+    needs_judge: bool, judged: bool, best: int
+) -> None:
+    how = {"needs_judge": needs_judge, "judged": judged}
     mode = evaluation(1).mode
     assert mode is not None
 
-    def by_judge(step: int, value: float) -> Evaluation:
-        return evaluation(
-            step, 0.9, mode=mode.model_copy(update={"judge_correct": Estimate(value, None, 1)}), **judged
-        )
+    def of(step: int, symbolic: float, by_judge: float) -> Evaluation:
+        estimates = {
+            "symbolic_correct": Estimate(symbolic, None, 1),
+            "judge_correct": Estimate(by_judge, None, 1) if judged else None,
+        }
+        return evaluation(step, mode=mode.model_copy(update=estimates), **how)
 
-    found = choose(Baseline(kind="best"), evaluation(400, **judged), [by_judge(100, 0.3), by_judge(200, 0.4)])
+    found = choose(Baseline(kind="best"), evaluation(400, **how), [of(100, 0.9, 0.3), of(200, 0.8, 0.4)])
     assert found is not None
-    assert found.checkpoint.step == 200
+    assert found.checkpoint.step == best
 
 
 @pytest.mark.parametrize(
@@ -121,7 +130,7 @@ def test_best_is_by_the_judge_where_the_benchmark_needs_one() -> None:
 )
 def test_before_what_was_promoted_nothing_counts(policy: Baseline, promoted: int, step: int) -> None:
     first = next(it for it in OLDER if it.checkpoint.step == promoted)
-    found = choose(policy, evaluation(400), [*OLDER, *ELSEWHERE], first)
+    found = choose(policy, evaluation(400), [*ELSEWHERE, *OLDER], first)
     assert found is not None
     assert found.checkpoint.step == step
 
