@@ -97,6 +97,8 @@ def test_what_is_known_is_not_looked_into(tmp_path: Path, monkeypatch: pytest.Mo
     looked.clear()
     assert len(names(training_run, limit=5)) == 5
     assert len(looked) == 20, "one request's worth"
+    looked.clear()
+    assert len(names(training_run, limit=20)) == len(looked) == 20
 
 
 def test_names_that_could_become_one_are_left_out(tmp_path: Path) -> None:
@@ -234,8 +236,8 @@ def test_the_newest_is_the_complete_one_of_the_highest_step(tmp_path: Path) -> N
     found = newest(Folder(str(tmp_path)))
     assert found is not None
     assert found.name == "step-200"
-    (tmp_path / "empty").mkdir()
-    assert newest(Folder(str(tmp_path / "empty"))) is None
+    write(tmp_path / "stepless" / "final")
+    assert newest(Folder(str(tmp_path / "stepless"))) is None, "nobody knows whether it is newer"
 
 
 def test_what_cannot_be_read_is_not_complete_and_no_accident(
