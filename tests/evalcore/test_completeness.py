@@ -50,8 +50,10 @@ def test_the_tokenizer_is_saved_last(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match="no tokenizer yet"):
         check_complete(folder)
-    (folder / "tokenizer.model").write_bytes(b"\x0a")
-    check_complete(folder)
+    for name in ("tokenizer.model", "vocab.json", "vocab.txt"):
+        (folder / name).write_text("{}")
+        assert check_complete(folder) is Format.HF
+        (folder / name).unlink()
 
 
 @pytest.mark.parametrize("inside", ["", "model", "weights"])
@@ -108,16 +110,47 @@ def test_a_file_may_be_longer_than_what_is_named_of_it(tmp_path: Path) -> None:
 
 def test_metadata_that_names_nothing_is_not_complete(tmp_path: Path) -> None:
     folder = distributed(tmp_path / "step-1")
-    (folder / ".metadata").write_bytes(pickle.dumps(_Empty()))
+    (folder / ".metadata").write_bytes(pickle.dumps(_Metadata()))
     with pytest.raises(CheckpointError, match="metadata: names no files"):
         check_complete(folder)
 
 
-class _Empty:
-    """As torch's Metadata, of nothing."""
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_file_is_as_long_as_the_last_of_what_it_holds_wherever_that_is_named(
+    tmp_path: Path, order: int
+) -> None:
+    folder = distributed(tmp_path / "step-1")
+    stored = [_Stored("__0_0.distcp", 0, 100), _Stored("__0_0.distcp", 100, 50)]
+    (folder / ".metadata").write_bytes(pickle.dumps(_Metadata(*stored[::order])))
+    (folder / "__0_0.distcp").write_bytes(bytes(150))
+    assert check_complete(folder) is Format.DISTRIBUTED
+    (folder / "__0_0.distcp").write_bytes(bytes(149))
+    with pytest.raises(CheckpointError, match=r"truncated, 149 bytes where \.metadata says 150"):
+        check_complete(folder)
 
-    def __init__(self) -> None:
-        self.storage_data: dict[str, object] = {}
+
+@pytest.mark.parametrize("name", ["{}/step-2/__0_0.distcp", "../step-2/__0_0.distcp"])
+def test_a_file_outside_is_none_of_the_checkpoints(tmp_path: Path, name: str) -> None:
+    folder = distributed(tmp_path / "step-1")
+    distributed(tmp_path / "step-2")
+    stored = _Stored(name.format(tmp_path), 0, 1)
+    (folder / ".metadata").write_bytes(pickle.dumps(_Metadata(stored)))
+    with pytest.raises(CheckpointError, match="lies outside the checkpoint"):
+        check_complete(folder)
+
+
+class _Stored:
+    """As torch's _StorageInfo."""
+
+    def __init__(self, path: str, offset: int, length: int) -> None:
+        self.relative_path, self.offset, self.length = path, offset, length
+
+
+class _Metadata:
+    """As torch's Metadata."""
+
+    def __init__(self, *stored: _Stored) -> None:
+        self.storage_data = dict(enumerate(stored))
 
 
 def test_what_cannot_be_read_is_not_said_to_be_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

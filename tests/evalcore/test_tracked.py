@@ -98,6 +98,7 @@ def test_baselines(folder: Path, written: str, baseline: Baseline) -> None:
         ("source: {}", "source: give one of path, object, wandb, hub"),
         ("source: {path: /a, hub: org/repo}", "source: give one of path, object, wandb, hub"),
         ("source: {path: relative}", r"source\.path: "),
+        ("source: {path: /a, from_step: -1}", r"source\.from_step: "),
         ("source: {wandb: project/name}", r"source\.wandb: "),
         ("source: {object: 's3://key:secret@bucket/ckpt'}", r"source\.object: "),
         ("source: {hub: repo}", r"source\.hub: "),
