@@ -114,6 +114,22 @@ def test_several_benchmarks_of_a_checkpoint_are_one_sentence(history: History, t
     assert "on <b>aime24</b> by 18.8 points, <b>toy</b> by 18.8 points; confirmed" in said.html
 
 
+def test_what_differs_is_a_sentence_of_its_own(history: History, tmp_path: Path) -> None:
+    """Another baseline, or another end: nobody is to take one for the other."""
+    seen = confirmed(history, tmp_path)
+    unseen = confirmed(history, tmp_path, name="aime24", fresh=False)
+    new = evaluated(history, tmp_path, 1500, [2] * 40, name="math-500")
+    base = evaluated(history, tmp_path, 600, name="math-500")
+    older = Suspicion(Kind.REGRESSION, new, base, margin=MARGIN, alpha=ALPHA)
+    unlike = Alarms(history).settle(Alarms(history).raise_([older])[0].id, State.CONFIRMED)
+    lines = message(history, [seen, unseen, unlike], {}).text.splitlines()
+    assert sorted(line for line in lines if " against " in line) == [
+        "llama/step-1500 against llama/step-600: worse on math-500 by 31.2 points; not confirmed on fresh seeds.",
+        "llama/step-1500 against llama/step-900: worse on aime24 by 25.0 points; not confirmed on fresh seeds.",
+        "llama/step-1500 against llama/step-900: worse on toy by 18.8 points; confirmed on fresh seeds.",
+    ]
+
+
 def test_fresh_samples_that_cannot_be_compared_say_so(history: History, tmp_path: Path) -> None:
     alarm = suspected(history, tmp_path)
     otherwise = evaluated(history, tmp_path / "fresh", 900, temperature=0.7)

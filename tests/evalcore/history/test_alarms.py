@@ -160,6 +160,7 @@ def test_who_acknowledged_first_stays(history: History, tmp_path: Path) -> None:
     assert known.raised_at <= known.acknowledged_at <= datetime.now(UTC)
     assert alarms.acknowledge([alarm.id], by="bob") == [known]
     assert alarms.settle(alarm.id, State.REFUTED) == known
+    assert alarms.promoted("tiny", "toy") is None, "only a canary's numbers become its baseline by that"
 
 
 def test_each_channel_has_each_alarm_once(history: History, tmp_path: Path) -> None:
