@@ -98,6 +98,12 @@ def test_any_chunk_often_enough_is_one_wherever_it_is_cut(before: str, chunk: st
     assert ends_in_loop(text[: len(text) - min(cut, len(chunk) - 1)]) or "\ufffd" in chunk
 
 
+@pytest.mark.parametrize(("times", "is_loop"), [(23, False), (24, True)])
+def test_a_short_chunk_must_come_for_as_long_as_a_long_one(times: int, is_loop: bool) -> None:
+    before = "The sum of the first odd numbers is a square, which is seen by drawing them as corners. " * 2
+    assert ends_in_loop(f"{before}So we have it: {'and so on ' * times}") is is_loop
+
+
 @given(CHUNKS.filter(lambda chunk: len(set(chunk)) > 1))
 @settings(deadline=None, max_examples=200)
 def test_a_chunk_twice_is_none(chunk: str) -> None:
