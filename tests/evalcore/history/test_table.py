@@ -14,7 +14,7 @@ import pytest
 from evalcore import cli
 from evalcore.checkpoints import Checkpoint
 from evalcore.history import open_history
-from evalcore.history.alarms import Alarms, Kind, Suspicion
+from evalcore.history.alarms import Alarms, Kind, State, Suspicion
 from evalcore.manifest import SCORECARD
 from evalcore.summarize import summarize
 from evaluations import checkpoint, record
@@ -200,6 +200,10 @@ def test_alarms_are_listed_with_what_became_of_them(run: Run, tmp_path: Path) ->
     ]
     assert len(lines) == 5
     assert len(run("alarms").splitlines()) == 6
+    with open_history(f"sqlite:///{tmp_path}/history.sqlite") as history:
+        Alarms(history).settle(alarm.id, State.CONFIRMED, reason="-50.0 points")
+        Alarms(history).acknowledge([alarm.id], by="ada", note="the new tokenizer")
+    assert "-50.0 points; by ada the new tokenizer" in run("alarms", "--state", "acknowledged")
     assert run("alarms", "--state", "open").endswith(
         "--state open: expected one of suspected, held, refuted, confirmed, repeated, acknowledged"
     )
