@@ -228,6 +228,19 @@ def test_every_canary_of_the_cluster_has_to_be_done_with(
     assert free(history) == [held]
 
 
+@pytest.mark.parametrize("nights", [(4, 3), (3, 4)], ids=["down", "up"])
+@pytest.mark.parametrize(("benchmarks", "problems", "moved"), [("a", 7, 1), ("ab", 7, 0), ("ab", 8, 2)])
+def test_of_several_benchmarks_a_false_alarm_is_no_likelier(
+    history: History, tmp_path: Path, nights: tuple[int, int], benchmarks: str, problems: int, moved: int
+) -> None:
+    """Of seven problems that moved alike one pattern of 128: enough for two tests (down, up), not for four."""
+    for day, right in enumerate(nights, 1):
+        of = checkpoint(lineage("frozen"), day, name=night_name(night(day)), digest="frozen")
+        for benchmark in benchmarks:
+            record(history, tmp_path / "results", of, [right] * problems, benchmark=benchmark)
+    assert len(judge_stack(history, "frozen", CANARY, night(2))) == moved
+
+
 def test_what_is_over_is_not_begun_again_by_a_task_that_is_tried_again(
     history: History, tmp_path: Path
 ) -> None:
