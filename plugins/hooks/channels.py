@@ -124,19 +124,20 @@ def _asset() -> AppriseAsset:
 
 @contextmanager
 def _kept_quiet() -> Iterator[None]:
-    """What these libraries log (URLs, answers) reaches nobody; Apprise's result still has it."""
+    """What these libraries log (URLs, answers) reaches nobody; Apprise's result still has it.
+
+    After an error they stay quiet: a message that was given up may still be on its way, in a thread of Apprise's.
+    """
     silent = logging.NullHandler()  # without any, Python would print warnings itself
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.propagate for logger in loggers]
     for logger in loggers:
         logger.addHandler(silent)
         logger.propagate = False
-    try:
-        yield
-    finally:
-        for logger, propagated in zip(loggers, before, strict=True):
-            logger.removeHandler(silent)
-            logger.propagate = propagated
+    yield
+    for logger, propagated in zip(loggers, before, strict=True):
+        logger.removeHandler(silent)
+        logger.propagate = propagated
 
 
 def _reason(result: AppriseResult) -> str:

@@ -43,6 +43,15 @@ def alarm(tmp_path: Path) -> Alarm:
         return confirmed(history, tmp_path / "results")
 
 
+@pytest.fixture(autouse=True)
+def _libraries_may_log_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed message they are quiet to the end of the process, which here is other tests', too."""
+    for name in ("apprise", "urllib3", "requests"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "propagate", logger.propagate)
+        monkeypatch.setattr(logger, "handlers", list(logger.handlers))
+
+
 class Receivers(NamedTuple):
     hook: Webhook
     box: Mailbox
@@ -161,8 +170,13 @@ def test_a_channel_that_answers_late_has_taken_the_message(
 
 
 def test_a_channel_that_never_answers_has_not_taken_the_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    receivers: Receivers,
+    alarm: Alarm,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     follow(tmp_path, monkeypatch, "team_hook", "team_mail")
     monkeypatch.setattr("hooks.channels._SECONDS", 0.2)
     receivers.hook.slow = 1
@@ -170,9 +184,11 @@ def test_a_channel_that_never_answers_has_not_taken_the_message(
     with pytest.raises(AirflowException, match="not everybody was told: team_hook: "):
         alert(alarm)
     assert len(receivers.box.received) == 1
-    # What Apprise no longer waits for goes on, and is not to log into other tests.
+    # What Apprise no longer waits for goes on, and would log its URL when it is answered.
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
+    said = [it for it in caplog.records if it.name.startswith(("apprise", "urllib3", "requests"))]
+    assert not [it for it in said if it.module != "locale"]
 
 
 @pytest.mark.parametrize(("more", "seconds"), [("", 30), ("?rto=7", 7)])
