@@ -19,11 +19,12 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import orjson
 
@@ -36,6 +37,8 @@ from evalcore.processes import locked
 from evalcore.sources.remote import FULL, Remote, Unavailable
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 CHECKPOINTS = ".checkpoints"
 """The folder of all that was fetched, in a results folder: no training run's, whatever that is called."""
@@ -197,6 +200,7 @@ def _fetch(remote: Remote, target: Path) -> None:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     _remove(temporary, keep=set(remote.files))
+    _check_unchanged(remote)
     check_complete(temporary)
     temporary.rename(target)
     log.info("fetched %s in %.0f s: %s", remote.url, time.monotonic() - started, target)
@@ -205,27 +209,43 @@ def _fetch(remote: Remote, target: Path) -> None:
 def _get(remote: Remote, name: str, folder: Path) -> None:
     """Bring one file, whole."""
     file = remote.files[name]
-    deadline, pause, damaged = 0.0, 1.0, 0
+    damaged = 0
     while True:
-        try:
-            remote.get(name, folder)
-        except Unavailable as error:
-            deadline = deadline or time.monotonic() + PATIENCE
-            if time.monotonic() + pause > deadline:
-                raise
-            log.warning("%s; asking again for %s in %.0f s", error, name, pause)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            continue
+        _patiently(name, partial(remote.get, name, folder))
         if file.is_whole(folder / name):
             return
         arrived = (folder / name).stat().st_size
         (folder / name).unlink()
+        _check_unchanged(remote)
         damaged += 1
         said = f"{remote.url}: {name} arrived damaged, {arrived:,} of {file.size:,} bytes"
         if damaged == _DAMAGED:
             raise CheckpointError(f"{said}, {damaged} times")
         log.warning("%s; fetching it again", said)
+
+
+def _check_unchanged(remote: Remote) -> None:
+    """Unavailable if a file is another one by now: those that were brought may be of both."""
+    if remote.now is None:
+        return
+    there = _patiently("its files", remote.now)
+    if changed := sorted(name for name, file in remote.files.items() if there.get(name) != file):
+        raise Unavailable(f"{remote.url}: {changed[0]} has changed while it was fetched; fetch it again")
+
+
+def _patiently(what: str, ask: Callable[[], _T]) -> _T:
+    """What a source answers, which is asked again while it is away."""
+    deadline, pause = 0.0, 1.0
+    while True:
+        try:
+            return ask()
+        except Unavailable as error:
+            deadline = deadline or time.monotonic() + PATIENCE
+            if time.monotonic() + pause > deadline:
+                raise
+            log.warning("%s; asking again for %s in %.0f s", error, what, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _remove(folder: Path, keep: set[str]) -> None:

@@ -66,7 +66,8 @@ class Remote:
 
     run, name, step: as of a checkpoint here, unless somebody says otherwise. files: those that are read, all
     beside each other. get: brings one of them into a folder, under its name; raises Unavailable, CheckpointError
-    for what would be the same another time, or OSError for what is wrong here. workers: as many at a time.
+    for what would be the same another time, or OSError for what is wrong here. workers: as many at a time. now: all
+    files there are by then, where others can take their place while they are got; raises as get.
     """
 
     url: str
@@ -76,6 +77,7 @@ class Remote:
     files: Mapping[str, File]
     get: Callable[[str, Path], None]
     workers: int = 4
+    now: Callable[[], Mapping[str, File]] | None = None
 
     @property
     def size(self) -> int:
@@ -145,7 +147,18 @@ def asked(url: str, *kinds: type[Exception], final: tuple[type[Exception], ...] 
             raise
         said = f"{url}: {(' '.join(str(error).split()) or type(error).__name__)[:300]}"
         cause = getattr(error, "exc", None) or error  # wandb puts its own around others
-        status = getattr(getattr(cause, "response", None), "status_code", 500)
+        status = _status(cause)
         if isinstance(cause, final) or (400 <= status < 500 and status not in (408, 429)):
             raise CheckpointError(said) from error
         raise Unavailable(said) from error
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status that an error of a library's is about; 500 if it tells none."""
+    for it in (error, error.__cause__):  # s3fs makes an OSError of botocore's
+        response = getattr(it, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
+        if response is not None:
+            return int(getattr(response, "status_code", 500))
+    return 500

@@ -22,7 +22,7 @@ class Size(NamedTuple):
 
 
 class Tree:
-    """A file or folder of one; nothing lies beside or above it."""
+    """A file or folder of one, or all of it; nothing lies beside or above that."""
 
     def __init__(self, url: str, files: Mapping[str, int], read: Read, path: str = "") -> None:
         self.url = url
@@ -36,6 +36,10 @@ class Tree:
 
     def __truediv__(self, name: str) -> Tree:
         return Tree(self.url, self.files, self.read, f"{self.path}/{name}" if self.path else name)
+
+    @property
+    def parent(self) -> Tree:
+        return Tree(self.url, self.files, self.read, self.path.rpartition("/")[0])
 
     def is_file(self) -> bool:
         return self.path in self.files

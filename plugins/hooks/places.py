@@ -4,26 +4,21 @@ what is at an address in one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
 from evalcore.backends import Unreachable
-from evalcore.discovery import ClusterFolder, Folder, Found, Listing, Place, is_finished, listing_of, missing
-from evalcore.errors import CheckpointError, ConfigError, EvalError
+from evalcore.discovery import ClusterFolder, Folder, Place
+from evalcore.errors import ConfigError, EvalError
 from evalcore.fetch import is_stored, resolve
 from evalcore.slurm.cluster import Cluster
 from evalcore.sources.hub import Revisions
-from evalcore.sources.object_store import stored, without_connection
+from evalcore.sources.object_store import Prefix, stored, without_connection
 from evalcore.sources.remote import Remote, asked
 from evalcore.sources.wandb import Artifacts
 from evalcore.tracked import Tracked, followed
 from hooks.backends import backend
-
-if TYPE_CHECKING:
-    from airflow.sdk import ObjectStoragePath
-
 
 _T = TypeVar("_T")
 
@@ -55,7 +50,7 @@ def place_of(tracked: Tracked) -> Place:
     if source.hub:
         return Revisions(source.hub)
     if source.object:
-        return ObjectStore(source.object)
+        return Prefix(source.object, partial(_opened, source.object))
     if source.wandb:
         return Artifacts(source.wandb)
     assert source.path, "a source is one of these"
@@ -69,45 +64,22 @@ def remote_at(url: str) -> Remote:
     Raises:
         ConfigError, CheckpointError: as ``evalcore.fetch.resolve``.
     """
-    from airflow.sdk import ObjectStoragePath
+    return stored(without_connection(url), *_opened(url)) if is_stored(url) else resolve(url)
 
-    if not is_stored(url):
-        return resolve(url)
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system of an address in an object store, as Airflow's object storage makes it, and the path in it.
+
+    Raises:
+        CheckpointError: there is no such Connection, or no library for it.
+    """
+    from airflow.sdk import Connection, ObjectStoragePath
+
     address = without_connection(url)
-    # There may be no such Connection, or no library for it.
     with asked(address, Exception, final=(Exception,)):
         path = ObjectStoragePath(url)
-        files = path.fs
-    return stored(address, files, path.path)
-
-
-class ObjectStore:
-    """A prefix of an object store, as Airflow's object storage reads it, with a folder for each checkpoint."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def list(self) -> Listing:
-        with self._asked() as path:
-            if not path.is_dir():
-                raise CheckpointError(f"{self.url}: no such folder")
-            folders = (f for f in path.iterdir() if is_finished(f.name) and f.is_dir())
-            return listing_of((f.name, str(f), str(f)) for f in folders)
-
-    def missing(self, found: Sequence[Found]) -> Sequence[str]:
-        with self._asked() as path:
-            # They have of a path what is asked of one.
-            return [missing(cast(Path, path / f.name)) for f in found]
-
-    @contextmanager
-    def _asked(self) -> Iterator[ObjectStoragePath]:
-        from airflow.sdk import ObjectStoragePath
-
-        try:
-            yield ObjectStoragePath(self.url)
-        except EvalError:
-            raise
-        # Each store's library has errors of its own; and a Connection may not be there.
-        except Exception as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise CheckpointError(f"{self.url}: {said[:300]}") from error
+        if path.conn_id:
+            # Amazon's provider does without one that is not there, as anybody.
+            Connection.get(path.conn_id)
+        # Asked for here: what the path itself does is done without the Connection if that cannot be used.
+        return path.fs, path.path

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from evalcore.discovery import Findings, find
 from evalcore.errors import CheckpointError, ConfigError
-from evalcore.fetch import fetch, resolve
-from evalcore.sources.object_store import without_connection
+from evalcore.fetch import fetch, folder_of, resolve
+from evalcore.sources.object_store import Prefix, stored, without_connection
 from evalcore.sources.remote import Unavailable
+from evalcore.tracked import Tracked
+from flat_store import FlatStore
 from tiny_folder import write_checkpoint
+
+RUN = "bucket/llama"
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -60,3 +66,121 @@ def test_a_connection_is_airflows_business() -> None:
     with pytest.raises(CheckpointError, match="credentials do not belong") as failure:
         without_connection("s3://key:secret@bucket/a")
     assert "secret" not in str(failure.value)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FlatStore:
+    """One that a checkpoint lies in."""
+    folder = write_checkpoint(tmp_path / "step-30", shards=2)
+    (folder / "tokenizer.json").write_text("{}")
+    return FlatStore({f"{RUN}/step-30/{file.name}": file.read_bytes() for file in folder.iterdir()})
+
+
+def prefix(store: FlatStore) -> Prefix:
+    return Prefix(f"s3://{RUN}/", lambda: (store, f"{RUN}/"))
+
+
+def findings(store: FlatStore) -> Findings:
+    tracked = Tracked.model_validate(
+        {"training_run": "r", "source": {"object": f"s3://{RUN}"}, "suite": "tiny"}
+    )
+    return find(tracked, prefix(store), unknown=set, limit=9)
+
+
+def test_empty_objects_stand_for_folders(store: FlatStore, tmp_path: Path) -> None:
+    there = {key.rpartition("/")[2] for key in store.objects}
+    store.objects |= dict.fromkeys(
+        (f"{RUN}/", f"{RUN}/step-30/", f"{RUN}/step-30/more/", f"{RUN}/step-40/"), b""
+    )
+    found, waiting = findings(store)
+    assert [(f.name, f.place) for f in found] == [("step-30", f"s3://{RUN}/step-30")]
+    assert waiting == [f"checkpoint s3://{RUN}/step-40: no such folder"]
+    remote = stored(found[0].place, store, f"{RUN}/step-30")
+    assert {f.name for f in fetch(remote, tmp_path / "results").iterdir()} == there
+
+
+def test_of_weights_only_the_headers_are_read(store: FlatStore) -> None:
+    key = f"{RUN}/step-30/model.safetensors"
+    header = b'{"a":{"dtype":"U8","shape":[1000000],"data_offsets":[0,1000000]}}'
+    whole = len(header).to_bytes(8, "little") + header + bytes(1_000_000)
+    store.objects = {
+        k: v for k, v in store.objects.items() if not k.endswith((".safetensors", ".index.json"))
+    }
+    store.objects[key] = whole
+    assert [f.name for f in findings(store).found] == ["step-30"]
+    assert sum(end - start for name, start, end in store.read if name == key) < 20_000
+    store.objects[key] = whole[:-1]
+    assert "truncated or damaged" in findings(store).waiting[0]
+
+
+def test_what_was_listed_before_is_no_answer(store: FlatStore) -> None:
+    config = store.objects.pop(f"{RUN}/step-30/config.json")
+    place = prefix(store)
+    found = place.list().found
+    assert "no config.json" in place.missing(found)[0]
+    store.objects[f"{RUN}/step-30/config.json"] = config
+    assert place.missing(found) == [""]
+    store.objects[f"{RUN}/step-40/config.json"] = config
+    assert [f.name for f in place.list().found] == ["step-30", "step-40"]
+
+
+def test_a_large_file_comes_in_parts(
+    store: FlatStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalcore.sources.object_store._PART", 50)
+    store.objects[f"{RUN}/step-30/chat_template.jinja"] = b""
+    folder = fetch(stored("s3://x", store, f"{RUN}/step-30"), tmp_path / "results")
+    assert {f"{RUN}/step-30/{f.name}": f.read_bytes() for f in folder.iterdir()} == store.objects
+    assert max(end - start for _, start, end in store.read) == 50
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{ }", None])
+def test_what_is_replaced_while_it_is_fetched_is_no_checkpoint(
+    store: FlatStore, tmp_path: Path, content: bytes | None
+) -> None:
+    remote = stored("s3://x", store, f"{RUN}/step-30")
+
+    def get(name: str, folder: Path) -> None:
+        remote.get(name, folder)
+        # What training still needs may come and go.
+        store.objects[f"{RUN}/step-30/optimizer.pt"] = b"new"
+        if name != "config.json":
+            return
+        if content is None:
+            del store.objects[f"{RUN}/step-30/tokenizer.json"]
+        else:
+            store.objects[f"{RUN}/step-30/tokenizer.json"] = content
+
+    # One after the other: config.json is the first.
+    files = dict(sorted(remote.files.items()))
+    said = "tokenizer.json$" if content is None else "tokenizer.json has changed while it was fetched"
+    with pytest.raises(CheckpointError, match=said):
+        fetch(replace(remote, files=files, get=get, workers=1), tmp_path)
+    assert not folder_of(remote, tmp_path).exists()
+    if content is not None:
+        now = stored("s3://x", store, f"{RUN}/step-30")
+        assert (fetch(now, tmp_path) / "tokenizer.json").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "is_final"),
+    [
+        (OSError(22, "AuthorizationHeaderMalformed"), 400, True),
+        (OSError(16, "SlowDown"), 503, False),
+        (OSError("connection lost"), None, False),
+        (PermissionError("InvalidAccessKeyId"), 403, True),
+        (RuntimeError("of the library's own"), None, False),
+    ],
+)
+def test_what_another_try_would_not_mend_is_final(
+    store: FlatStore, error: Exception, status: int | None, is_final: bool
+) -> None:
+    # As s3fs does: botocore's error is the cause, and has the answer as a dict.
+    cause = Exception("of botocore's")
+    cause.response = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": status}}  # type: ignore[attr-defined]
+    error.__cause__ = cause if status else None
+    store.error = error
+    for ask in (prefix(store).list, lambda: stored("s3://x", store, f"{RUN}/step-30")):
+        with pytest.raises(CheckpointError) as failure:
+            ask()
+        assert isinstance(failure.value, Unavailable) is not is_final

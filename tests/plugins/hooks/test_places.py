@@ -13,9 +13,10 @@ from airflow.sdk.io import attach
 from evalcore.discovery import ClusterFolder, Folder, find
 from evalcore.errors import CheckpointError
 from evalcore.sources.hub import Revisions
+from evalcore.sources.object_store import Prefix
 from evalcore.sources.wandb import Artifacts
 from evalcore.tracked import Tracked
-from hooks.places import ObjectStore, place_of
+from hooks.places import place_of
 from tiny_folder import write_checkpoint
 
 
@@ -35,7 +36,7 @@ def test_each_source_has_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (type(place), place.path, place.cluster.profile.name) == (ClusterFolder, "/ckpt", "far")
     assert isinstance(place_of(tracked(hub="org/repo")), Revisions)
     assert isinstance(place_of(tracked(wandb="team/llama/checkpoints:nightly")), Artifacts)
-    assert isinstance(place_of(tracked(object=f"file://{tmp_path}")), ObjectStore)
+    assert isinstance(place_of(tracked(object=f"file://{tmp_path}")), Prefix)
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -62,6 +63,8 @@ def test_an_object_store(tmp_path: Path, scheme: str) -> None:
     assert "truncated or damaged" in first
     assert "latest_checkpointed_iteration.txt is at 40" in second
     with pytest.raises(CheckpointError, match="nowhere: no such folder"):
-        ObjectStore(f"{url}/nowhere").list()
+        place_of(tracked(object=f"{url}/nowhere")).list()
     with pytest.raises(CheckpointError, match="Unsupported filesystem"):
-        ObjectStore("nosuch://bucket/x").list()
+        place_of(tracked(object="nosuch://bucket/x")).list()
+    with pytest.raises(CheckpointError, match="`nosuch` isn't defined"):
+        place_of(tracked(object=url.replace("://", "://nosuch@"))).list()
