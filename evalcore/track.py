@@ -147,8 +147,9 @@ def import_wandb() -> Any:
 _INSTALL = "pip install 'evalcore[wandb]'"
 
 
-def quiet_settings(wandb: Any) -> Any:
+def quiet_settings(wandb: Any, **more: Any) -> Any:
     settings = wandb.Settings(
+        **more,
         silent=True,
         console="off",
         save_code=False,

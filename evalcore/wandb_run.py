@@ -8,13 +8,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http import HTTPStatus
 from typing import Any
 
 from evalcore.checkpoints import Checkpoint
@@ -54,20 +50,27 @@ class WandbRun:
 
     def alert(self, title: str, text: str) -> None:
         """Have W&B tell those who asked for it (user settings, Slack or e-mail). EvalError if it does not."""
+        import requests  # here: it comes with wandb
+
         names = {"entityName": self.entity, "projectName": self.project, "runName": self.id}
         said = {"title": title[:_TITLE], "text": text, "severity": "ERROR"}
-        body = json.dumps({"query": _ALERT, "variables": {**names, **said}})
-        login = base64.b64encode(f"api:{self.key}".encode()).decode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
-        asked = urllib.request.Request(f"{self.server}/graphql", body.encode(), headers)
+        body: dict[str, Any] = {"query": _ALERT, "variables": {**names, **said}}
         try:
-            with urllib.request.urlopen(asked, timeout=_ANSWER_SECONDS) as response:
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            raise EvalError(f"W&B did not take the alert: {error.code} {error.reason}") from None
-        except (OSError, HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", "") or error
-            raise EvalError(f"W&B cannot be asked for an alert: {reason or type(error).__name__}") from None
+            # Followed, a POST becomes a GET, and whatever page answers that is none that has taken the alert.
+            response = requests.post(
+                f"{self.server}/graphql",
+                json=body,
+                auth=("api", self.key),
+                timeout=_ANSWER_SECONDS,
+                allow_redirects=False,
+            )
+            if response.status_code != HTTPStatus.OK:
+                elsewhere = response.headers.get("Location")
+                hint = f", it is at {elsewhere}: set WANDB_BASE_URL accordingly" if elsewhere else ""
+                raise EvalError(f"W&B did not take the alert: {response.status_code} {response.reason}{hint}")
+            answer = response.json()
+        except requests.RequestException as error:
+            raise EvalError(f"W&B cannot be asked for an alert: {error or type(error).__name__}") from None
         if not _is_success(answer):
             raise EvalError(f"W&B did not take the alert: {' '.join(str(answer).split())[:300]}")
 
@@ -83,7 +86,9 @@ def find(checkpoint: Checkpoint, settings: Wandb) -> WandbRun | None:
     if wandb is None:
         return None
     try:
-        quiet_settings(wandb)
+        # As many tries as fit into the 19 s for which wandb waits. With its own 20 its process tries on for minutes,
+        # and this one cannot end before that does.
+        quiet_settings(wandb, x_graphql_retry_max=2)
         if not wandb.login(prompt=False, verify=False):
             return None
         api = wandb.Api()

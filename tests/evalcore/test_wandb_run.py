@@ -99,6 +99,18 @@ def test_an_alert_that_wandb_does_not_take_is_an_error(tmp_path: Path) -> None:
     assert "one line: W&B did not take the alert: " in done.stderr
 
 
+def test_an_alert_that_is_sent_elsewhere_takes_no_key_there(tmp_path: Path) -> None:
+    with wandb_server.running() as server, wandb_server.running() as other:
+        server.runs[run_id(CHECKPOINT)] = wandb_server.Run()
+        server.elsewhere = other.url
+        done = alert(tmp_path, server.url)
+        assert other.asked == 0
+    assert done.returncode == 1
+    assert (
+        f"one line: W&B did not take the alert: 302 Found, it is at {other.url}/graphql: set" in done.stderr
+    )
+
+
 def test_without_a_run_or_a_key_nobody_is_told(tmp_path: Path) -> None:
     with wandb_server.running() as server:
         assert said(alert(tmp_path, server.url))[0] is None
@@ -119,4 +131,6 @@ def test_a_server_that_is_away_is_an_error(tmp_path: Path) -> None:
     done = alert(tmp_path, "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "one line: W&B cannot be asked for the run of step-1500: " in done.stderr
+    # And not only that wandb is still trying: until it has given up, no process of it ends.
+    assert "connection refused" in done.stderr
     assert KEY not in done.stderr
