@@ -71,6 +71,7 @@ def _opened(url: str) -> tuple[Any, str]:
     """The file system of an address in an object store, as Airflow's object storage makes it, and the path in it.
 
     Raises:
+        ConfigError: Airflow has no provider for this kind of store.
         CheckpointError: there is no such Connection, or no library for it.
     """
     from airflow.sdk import Connection, ObjectStoragePath
@@ -81,5 +82,9 @@ def _opened(url: str) -> tuple[Any, str]:
         if path.conn_id:
             # Amazon's provider does without one that is not there, as anybody.
             Connection.get(path.conn_id)
-        # Asked for here: what the path itself does is done without the Connection if that cannot be used.
-        return path.fs, path.path
+        try:
+            # Asked for here: what the path itself does is done without the Connection if that cannot be used.
+            return path.fs, path.path
+        except ValueError as error:
+            hint = "it comes with the store's provider, as apache-airflow-providers-amazon[s3fs]"
+            raise ConfigError(f"{address}: {error}; {hint}") from error

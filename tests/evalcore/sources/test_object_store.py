@@ -134,7 +134,7 @@ def test_a_large_file_comes_in_parts(
     assert max(end - start for _, start, end in store.read) == 50
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{ }", None])
+@pytest.mark.parametrize("content", [b"[]", b"1", None])
 def test_what_is_replaced_while_it_is_fetched_is_no_checkpoint(
     store: FlatStore, tmp_path: Path, content: bytes | None
 ) -> None:

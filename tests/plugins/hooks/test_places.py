@@ -11,7 +11,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 
 from evalcore.discovery import ClusterFolder, Folder, find
-from evalcore.errors import CheckpointError
+from evalcore.errors import CheckpointError, ConfigError
 from evalcore.sources.hub import Revisions
 from evalcore.sources.object_store import Prefix
 from evalcore.sources.wandb import Artifacts
@@ -66,5 +66,8 @@ def test_an_object_store(tmp_path: Path, scheme: str) -> None:
         place_of(tracked(object=f"{url}/nowhere")).list()
     with pytest.raises(CheckpointError, match="Unsupported filesystem"):
         place_of(tracked(object="nosuch://bucket/x")).list()
+    # UPath knows it, and Airflow has no provider of it.
+    with pytest.raises(ConfigError, match="No filesystem registered for scheme hdfs; it comes with"):
+        place_of(tracked(object="hdfs://host/x")).list()
     with pytest.raises(CheckpointError, match="`nosuch` isn't defined"):
         place_of(tracked(object=url.replace("://", "://nosuch@"))).list()
