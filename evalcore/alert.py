@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader
 
-from evalcore import confirmation
 from evalcore.compare import HEADER, MARGIN, Compared, aligned, cells, compare_recorded, flip
 from evalcore.comparison import Verdict
 from evalcore.counts import Pair
 from evalcore.history.alarms import Alarm, Kind, State
+from evalcore.regression import confirmation
 from evalcore.terminal import without_controls
 
 if TYPE_CHECKING:

@@ -137,8 +137,8 @@ class AlertOperator(BaseOperator):
 
 def _files(due: Sequence[Alarm]) -> tuple[dict[str, Watched | None], list[str]]:
     """The file of each alarm's training run or canary, None where there is none; and which cannot be used."""
-    from evalcore.canary import canary_of
     from evalcore.errors import ConfigError
+    from evalcore.regression.canary import canary_of
     from evalcore.tracked import following
 
     files: dict[str, Watched | None] = {}

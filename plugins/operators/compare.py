@@ -20,11 +20,9 @@ class CompareOperator(BaseOperator):
 
     The XCom ``compared`` is ``{verdict, sentence, alpha, held}``. Skipped while there is no baseline.
 
-    Baseline, margins and critical benchmarks are those that ``evalcore.lineage`` takes. What got worse is to be
-    confirmed until something became of it; held back, while a canary says that the stack has moved, for the reason in
-    ``held``.
-
-    :param recorded: ids of the evaluations by benchmark, from ``record``.
+    Baseline, margins and critical benchmarks are those that ``evalcore.regression.lineage`` takes. What got worse is
+    to be confirmed until something became of it; held back, while a canary says that the stack has moved, for the
+    reason in ``held``.
     """
 
     template_fields = ("recorded",)
@@ -37,10 +35,10 @@ class CompareOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.compare import as_text, sentence
-        from evalcore.confirmation import confirming
         from evalcore.history import open_history
         from evalcore.history.alarms import State
-        from evalcore.lineage import judge_checkpoint
+        from evalcore.regression.confirmation import confirming
+        from evalcore.regression.lineage import judge_checkpoint
 
         ti, params = context["ti"], context["params"]
         if not params["compare"]:

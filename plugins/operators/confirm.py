@@ -25,9 +25,9 @@ class ReleaseOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
-        from evalcore.canary import to_release
-        from evalcore.confirmation import confirmations
         from evalcore.history import open_history
+        from evalcore.regression.canary import to_release
+        from evalcore.regression.confirmation import confirmations
 
         with open_history() as history:
             runs = confirmations(to_release(history))
@@ -47,9 +47,9 @@ class ConfirmOperator(BaseOperator):
     ui_color = "#f3ecfa"
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        from evalcore.confirmation import requests, unconfirmable
         from evalcore.history import open_history
         from evalcore.history.alarms import Alarms
+        from evalcore.regression.confirmation import requests, unconfirmable
 
         asked = context["params"]
         if not asked["alarms"]:
@@ -81,9 +81,9 @@ class SettleOperator(BaseOperator):
         self.confirmed_by = confirmed_by
 
     def execute(self, context: Context) -> list[dict[str, list[int]]]:
-        from evalcore.confirmation import settle, unconfirmable
         from evalcore.history import open_history
         from evalcore.history.alarms import Alarms, State
+        from evalcore.regression.confirmation import settle, unconfirmable
 
         ti, asked = context["ti"], context["params"]
         with open_history() as history:

@@ -22,7 +22,7 @@ class CanariesOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: it imports what reading a DAG need not wait for.
-        from evalcore.canary import canaries, request
+        from evalcore.regression.canary import canaries, request
 
         failures, runs = [], []
         for name, canary in canaries():
@@ -38,14 +38,14 @@ class CanariesOperator(BaseOperator):
 class StackOperator(BaseOperator):
     """Compares each canary with its own baseline; returns one ``{alarms}``, ids to tell somebody of, or none.
 
-    A canary whose checkpoint is another one is left for ``NightFailuresOperator`` in the XCom ``failures``.
+    A canary whose checkpoint is another one is left for ``FailuresOperator`` in the XCom ``failures``.
     """
 
     ui_color = "#eaf7ea"
 
     def execute(self, context: Context) -> list[dict[str, list[int]]]:
-        from evalcore.canary import canaries, judge_stack, unwatched
         from evalcore.history import open_history
+        from evalcore.regression.canary import canaries, judge_stack, unwatched
 
         told, failures = [], []
         with open_history() as history:
@@ -74,8 +74,8 @@ class SweepOperator(BaseOperator):
     ui_color = "#f3ecfa"
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        from evalcore.canary import night_name
         from evalcore.discovery import newest, request
+        from evalcore.regression.canary import night_name
         from hooks.places import at_each
 
         night = night_name(_night(context))

@@ -29,7 +29,7 @@ class ProposeOperator(BaseOperator):
         from evalcore.alert import block, clean
         from evalcore.errors import ConfigError, ResultsError
         from evalcore.history import open_history
-        from evalcore.promotion import propose
+        from evalcore.regression.promotion import propose
         from evalcore.tracked import Baseline, following
 
         params = context["params"]

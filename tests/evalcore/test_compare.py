@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from evalcore.baseline import choose
 from evalcore.cli import app
 from evalcore.compare import MARGIN, as_text, compare_folders, compare_recorded, margins_of, sentence
 from evalcore.comparison import Verdict
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import open_history
 from evalcore.manifest import COUNTS
+from evalcore.regression.baseline import choose
 from evalcore.summarize import summarize
 from evalcore.tally import COLUMNS as TABLE
 from evalcore.tracked import Baseline

@@ -17,11 +17,11 @@ MODULES = sorted(
 ON_THE_HISTORY = (
     "evalcore.history.",
     "evalcore.alert",
-    "evalcore.baseline",
-    "evalcore.canary",
-    "evalcore.confirmation",
-    "evalcore.lineage",
-    "evalcore.promotion",
+    "evalcore.regression.baseline",
+    "evalcore.regression.canary",
+    "evalcore.regression.confirmation",
+    "evalcore.regression.lineage",
+    "evalcore.regression.promotion",
 )
 
 

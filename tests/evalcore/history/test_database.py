@@ -18,10 +18,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, func, insert, inspect, select, text
 
-from evalcore.canary import to_release
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import database, open_history, schema
 from evalcore.history.alarms import Alarms, State
+from evalcore.regression.canary import to_release
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow

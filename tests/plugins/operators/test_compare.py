@@ -202,7 +202,9 @@ def test_alarms_are_of_what_is_critical(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evalcore.lineage.hold", lambda _, cluster: f"the stack of {cluster} moved")
+    monkeypatch.setattr(
+        "evalcore.regression.lineage.hold", lambda _, cluster: f"the stack of {cluster} moved"
+    )
     for step, right in ((900, 3), (1200, 1)):
         recorded = record(toy=results(tmp_path, step, right))
     ti = TaskInstance()
@@ -215,5 +217,5 @@ def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: 
     # The run that goes on, whoever is first to find that nothing holds it any more.
     released = ReleaseOperator(task_id="release").execute({})  # type: ignore[typeddict-item]
     assert [run["trigger_run_id"] for run in released] == [f"confirm__1__{ti.run_id}"]
-    monkeypatch.setattr("evalcore.lineage.hold", lambda _, cluster: "")
+    monkeypatch.setattr("evalcore.regression.lineage.hold", lambda _, cluster: "")
     assert to_confirm(recorded, ti) == released

@@ -9,9 +9,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from evalcore.checkpoints import Checkpoint
-from evalcore.confirmation import run_name
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evalcore.regression.confirmation import run_name
 from evaluations import checkpoint, record
 from operators import confirm
 from operators.confirm import ConfirmOperator, ReleaseOperator, SettleOperator
@@ -84,7 +84,7 @@ def test_what_nothing_holds_any_more_has_one_run_that_releases_it(
 ) -> None:
     first, second = (held(tmp_path, step) for step in (200, 300))
     with monkeypatch.context() as moved:
-        moved.setattr("evalcore.canary.hold", lambda _, cluster: f"the stack of {cluster} moved")
+        moved.setattr("evalcore.regression.canary.hold", lambda _, cluster: f"the stack of {cluster} moved")
         assert release() == []
     runs = release()
     assert [run["trigger_run_id"] for run in runs] == ["confirm__1__ckpt__200", "confirm__2__ckpt__300"]

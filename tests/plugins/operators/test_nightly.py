@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from evalcore.canary import lineage, night_name
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarms
+from evalcore.regression.canary import lineage, night_name
 from evaluations import checkpoint, record
 from operators.nightly import CanariesOperator, StackOperator, SweepOperator
 from task_instance import TaskInstance

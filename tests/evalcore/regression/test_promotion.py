@@ -12,7 +12,7 @@ from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarms
 from evalcore.history.store import History
-from evalcore.promotion import propose
+from evalcore.regression.promotion import propose
 from evalcore.summarize import summarize
 from evalcore.tracked import Baseline
 from synthetic_results import CHECKPOINT, Sample, manifest, write

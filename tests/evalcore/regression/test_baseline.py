@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from evalcore.baseline import choose
 from evalcore.checkpoints import Checkpoint
 from evalcore.history.store import Evaluation
 from evalcore.metrics import Estimate
+from evalcore.regression.baseline import choose
 from evalcore.summarize import Counts, Mode
 from evalcore.tracked import Baseline
 

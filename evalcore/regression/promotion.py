@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from evalcore.baseline import baseline_of, score
 from evalcore.compare import aligned
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history.store import Evaluation, History
+from evalcore.regression.baseline import baseline_of, score
 from evalcore.tracked import Baseline
 
 _KNOWN = 5  # names that an error lists

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from evalcore.canary import lineage
 from evalcore.comparison import Verdict, spent
 from evalcore.errors import ResultsError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarms, Kind, State, Suspicion
 from evalcore.history.store import History
-from evalcore.lineage import judge_checkpoint
+from evalcore.regression.canary import lineage
+from evalcore.regression.lineage import judge_checkpoint
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evalcore.baseline import baseline_of
-from evalcore.canary import hold
 from evalcore.compare import Comparisons, compare_recorded
 from evalcore.comparison import ALPHA, spent
-from evalcore.confirmation import suspicions
 from evalcore.history.alarms import Alarm, Alarms
 from evalcore.history.store import Evaluation, History
+from evalcore.regression.baseline import baseline_of
+from evalcore.regression.canary import hold
+from evalcore.regression.confirmation import suspicions
 from evalcore.tracked import Baseline, following
 
 

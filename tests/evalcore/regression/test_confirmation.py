@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from evalcore.compare import compare_recorded
-from evalcore.confirmation import (
+from evalcore.history import open_history
+from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evalcore.history.store import History
+from evalcore.rates import MARGINS, RateKind
+from evalcore.regression.confirmation import (
     ALPHA,
     confirmations,
     confirming,
@@ -20,10 +24,6 @@ from evalcore.confirmation import (
     suspicions,
     unconfirmable,
 )
-from evalcore.history import open_history
-from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
-from evalcore.history.store import History
-from evalcore.rates import MARGINS, RateKind
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from evalcore.canary import (
+from evalcore.comparison import ALPHA, spent
+from evalcore.errors import ConfigError
+from evalcore.history import open_history
+from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evalcore.history.store import Evaluation, History
+from evalcore.regression.canary import (
     Canary,
     canaries,
     hold,
@@ -21,11 +26,6 @@ from evalcore.canary import (
     to_release,
     unwatched,
 )
-from evalcore.comparison import ALPHA, spent
-from evalcore.errors import ConfigError
-from evalcore.history import open_history
-from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
-from evalcore.history.store import Evaluation, History
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow
