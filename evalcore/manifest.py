@@ -169,6 +169,8 @@ class Manifest(BaseModel):
                 raise ValueError("not a JSON object")
             manifest = cls.model_validate({k: v for k, v in content.items() if k != "fingerprint"})
         except FileNotFoundError:
+            if not folder.is_dir():
+                raise ResultsError(f"{folder}: no such folder") from None
             raise ResultsError(f"{folder}: no {MANIFEST}; run `evalcore generate` first") from None
         except ValidationError as error:
             first = error.errors()[0]

@@ -116,6 +116,8 @@ def test_an_unreadable_manifest_is_one_line(tmp_path: Path, content: str) -> Non
 def test_a_folder_without_one_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="run `evalcore generate` first"):
         Manifest.load(tmp_path)
+    with pytest.raises(ResultsError, match=rf"^{tmp_path}/typo: no such folder$"):
+        Manifest.load(tmp_path / "typo")
 
 
 def test_a_served_model_is_told_apart_by_name_and_address() -> None:
