@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,16 +184,9 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _sampled(path: str) -> tuple[int, bytes]:
-    with open(path, "rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size <= _READ_WHOLE or os.path.basename(path) == completeness.METADATA:
-            return size, hashlib.file_digest(stream, "sha256").digest()
-        sampled = hashlib.sha256()
-        for i in range(_BLOCKS):
-            stream.seek((size - _BLOCK) * i // (_BLOCKS - 1))
-            sampled.update(stream.read(_BLOCK))
-        return size, sampled.digest()
+def _sampled(file: str) -> tuple[int, bytes]:
+    whole = sys.maxsize if os.path.basename(file) == completeness.METADATA else _READ_WHOLE
+    return model_folder.sampled(file, whole, _BLOCK, _BLOCKS)
 
 
 def _absolute(path: Path) -> Path:

@@ -110,8 +110,21 @@ def digest(folder: Path) -> str:
     for file in files:
         # As the bytes they are: a name need not be UTF-8.
         total.update(os.fsencode(file.name) + f"\0{file.stat().st_size}\0".encode())
-        total.update(_file_digest(file))
+        total.update(sampled(file, _HASH_WHOLE, _BLOCK, _BLOCKS)[1])
     return total.hexdigest()
+
+
+def sampled(file: str | Path, whole: int, block: int, blocks: int) -> tuple[int, bytes]:
+    """A file's size, and SHA-256 over so many blocks spread over it; over all of it up to ``whole`` bytes."""
+    with open(file, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size <= whole:
+            return size, hashlib.file_digest(stream, "sha256").digest()
+        total = hashlib.sha256()
+        for i in range(blocks):
+            stream.seek((size - block) * i // (blocks - 1))
+            total.update(stream.read(block))
+        return size, total.digest()
 
 
 def is_model_file(file: Path) -> bool:
@@ -130,18 +143,6 @@ def files_beside_weights(folder: Path) -> list[Path]:
         for file in sorted(folder.iterdir())
         if is_model_file(file) and not file.name.endswith((".safetensors", ".safetensors.index.json"))
     ]
-
-
-def _file_digest(file: Path) -> bytes:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _HASH_WHOLE:
-            return hashlib.file_digest(stream, "sha256").digest()
-        sampled = hashlib.sha256()
-        for i in range(_BLOCKS):
-            stream.seek((size - _BLOCK) * i // (_BLOCKS - 1))
-            sampled.update(stream.read(_BLOCK))
-        return sampled.digest()
 
 
 def _weight_map(index: Path) -> dict[str, str]:
