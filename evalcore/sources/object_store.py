@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -128,8 +127,7 @@ def stored(url: str, fs: Any, path: str) -> Remote:
 
     files = now()
     *above, name = [part for part in path.split("/") if part]
-    found = remote_of(url, tuple(above) or (name,), name, step_of(name), files, get, workers=8)
-    return replace(found, now=now)
+    return remote_of(url, tuple(above) or (name,), name, step_of(name), files, get, workers=8, now=now)
 
 
 def _listed(url: str, fs: Any, path: str) -> Sequence[dict[str, Any]]:

@@ -98,12 +98,14 @@ def remote_of(
     files: Mapping[str, File],
     get: Callable[[str, Path], None],
     workers: int = 4,
+    now: Callable[[], Mapping[str, File]] | None = None,
 ) -> Remote:
     """A ``Remote`` of the files of a source.
 
     Args:
         above: names of what it lies in, the nearest last; the first that says more than ``checkpoints`` is the run.
         files: all there are, by path.
+        get, workers, now: as the ``Remote`` has them.
 
     Raises:
         CheckpointError: it is no Hugging Face model with safetensors weights, or its name cannot be used.
@@ -117,9 +119,8 @@ def remote_of(
             f"checkpoint {url}: no Hugging Face model with safetensors weights, which alone is fetched; {kind}"
         )
     run = next((part for part in reversed(above) if part not in JUST_CHECKPOINTS), above[-1])
-    return Remote(
-        url, path_component(run, "training run"), path_component(name, "checkpoint"), step, read, get, workers
-    )
+    run, name = path_component(run, "training run"), path_component(name, "checkpoint")
+    return Remote(url, run, name, step, read, get, workers, now)
 
 
 def _is_read(name: str) -> bool:
