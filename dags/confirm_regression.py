@@ -1,7 +1,8 @@
 """# Confirm a regression
 
-Started by **evaluate_checkpoint** when a checkpoint looks worse than its baseline: asks the benchmarks in question
-again, of both checkpoints and on fresh seeds, before anybody is told.
+Started by **evaluate_checkpoint** when a checkpoint looks worse than its baseline; where a canary held that back, by
+**acknowledge_alert** or **nightly_regression** when none does any more. Asks the benchmarks in question again, of
+both checkpoints and on fresh seeds, before anybody is told.
 
 **confirm** says which runs of evaluate_checkpoint that takes, **again** waits for them, and **settle** decides what
 became of the alarms; what could not be looked at again counts as confirmed, and says why. **alert** sends what is

@@ -26,7 +26,10 @@ class Settings(BaseModel):
 
 
 class Wandb(Settings):
-    """Where the numbers go. mode None: online when a key is there, else offline; ``disabled`` sends nothing."""
+    """Where the numbers go. mode None: online when a key is there, else offline; ``disabled`` sends nothing.
+
+    Here, since both an evaluation's config and env.toml have it.
+    """
 
     project: str = "checkpoint-evaluation"
     entity: str | None = None

@@ -23,6 +23,8 @@ class CompareOperator(BaseOperator):
     Baseline, margins and critical benchmarks are those that ``evalcore.regression.lineage`` takes. What got worse is
     to be confirmed until something became of it; held back, while a canary says that the stack has moved, for the
     reason in ``held``.
+
+    :param recorded: ids of the evaluations by benchmark, from ``record``.
     """
 
     template_fields = ("recorded",)
