@@ -237,9 +237,11 @@ def evaluated(folder: Path) -> Evaluated:
     found = _read_all(folder)
     card = _score(folder, found).model_copy(update={"checkpoint": _checkpoint(folder)})
     counts = counts_of(found.tallies, card.samples, card.greedy, card.judged, scorecard=b"")
-    grading = found.ours.model_dump() if found.ours else "NeMo-Skills'"
-    problems = {"number": len(found.tallies), "digest": found.problems}
-    return Evaluated(card, counts, {"problems": problems, "grading": grading})
+    alike = {
+        "problems": {"number": len(found.tallies), "digest": found.problems},
+        "grading": found.ours.model_dump() if found.ours else "NeMo-Skills'",
+    }
+    return Evaluated(card, counts, alike)
 
 
 def _checkpoint(folder: Path) -> Checkpoint:

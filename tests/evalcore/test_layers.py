@@ -17,11 +17,7 @@ MODULES = sorted(
 ON_THE_HISTORY = (
     "evalcore.history.",
     "evalcore.alert",
-    "evalcore.regression.baseline",
-    "evalcore.regression.canary",
-    "evalcore.regression.confirmation",
-    "evalcore.regression.lineage",
-    "evalcore.regression.promotion",
+    "evalcore.regression.",
 )
 
 
