@@ -33,7 +33,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(UV) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(INSTALLED) ## evaluate two real tiny checkpoints through the real Airflow DAG, print their tables
+demo: $(INSTALLED) ## a training run publishes three real tiny checkpoints to the real Airflow; the third is worse
 	@$(BIN)/python include/demo/demo.py
 
 demo-slurm: $(INSTALLED) ## the same on a real Slurm of two nodes through SSH (as root)
