@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from evalcore.errors import CheckpointError
+from evalcore.model_folder import read_object
 
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
@@ -157,15 +158,7 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: unreadable ({error})") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return settings
+    return read_object(path) if path.is_file() else {}
 
 
 def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:

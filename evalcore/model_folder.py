@@ -47,14 +47,18 @@ def check_complete(folder: Path) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The contents of ``config.json``; CheckpointError if it is no JSON object."""
-    file = folder / "config.json"
+    return read_object(folder / "config.json")
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The contents of a file of settings; CheckpointError if it is no JSON object."""
     try:
-        config = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except ValueError as error:
         raise CheckpointError(f"{file}: not JSON ({error}); still being written?") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: not a JSON object but {type(config).__name__}")
-    return config
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: not a JSON object but {type(content).__name__}")
+    return content
 
 
 def weight_files(folder: Path) -> list[Path]:
