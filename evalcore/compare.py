@@ -6,8 +6,9 @@ From their folders, or from the history (``compare_recorded``).
 >>> [(it.benchmark, it.found.verdict) for it in compared.benchmarks]
 [('tiny-arithmetic', <Verdict.OK: 'ok'>)]
 
-Only what was asked, graded and judged alike is compared; of the rest it says in what the two differ. The formulas
-are those of ``comparison``.
+Only what was asked, graded and judged alike is compared; of the rest it says in what the two differ. NeMo-Skills'
+files do not say how they were asked: of theirs, problems and graders are the same. The formulas are those of
+``comparison``.
 """
 
 from __future__ import annotations
@@ -47,10 +48,9 @@ class Compared:
     """One benchmark under both checkpoints.
 
     baseline: the checkpoint it is compared with. mode: of what, as in the table: ``pass@1[8]`` or ``greedy``.
-    column: by whose verdicts.
-    value, base_value: means over the problems that both have; nan, and no pairs, where none has a verdict and it is a
-    rate that alarms. rates: of the same answers, those that both sides
-    have counts of. pairs: the problems.
+    column: by whose verdicts. value, base_value: means over the problems that both have; nan, and no pairs, where
+    none has a verdict and it is a rate that alarms. rates: of the same answers, those that both sides have counts of.
+    pairs: the problems.
     """
 
     benchmark: str

@@ -6,8 +6,8 @@
 A line is one problem, and line i of every file is the same problem: ``output-greedy.jsonl`` (or
 ``output.jsonl``) holds greedy answers and ``output-rs<seed>.jsonl`` one sample each; a file that is still in
 pieces is ``output-rs<seed>_chunk_<n>.jsonl``. Their files are never written. ``grade`` puts our verdicts into
-``grades/`` beside them, keyed by line and sample, and ``summarize`` takes those, or theirs where not every row
-has one of ours. Where numbers differ from NeMo-Skills' own: a judgement without a verdict is missing, not
+``grades/`` beside them, keyed by line and sample, and ``summarize`` and ``evaluated`` take those, or theirs where not
+every row has one of ours. Where numbers differ from NeMo-Skills' own: a judgement without a verdict is missing, not
 wrong, and a vote groups answers by value, not by text.
 """
 
