@@ -176,8 +176,12 @@ def _files_below(folder: Path) -> Iterator[str]:
     # What links lead to is converted, too; the second way to a folder may be one in a circle.
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         seen.add(os.path.realpath(here))
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(here, name)) not in seen]
-        yield from (os.path.join(here, name) for name in files)
+        # Sorted: which of two ways is the first must not depend on a file system's mood.
+        folders[:] = sorted(
+            name for name in folders if os.path.realpath(os.path.join(here, name)) not in seen
+        )
+        # No pipes, which nobody may ever write into, and no links that lead nowhere.
+        yield from (file for name in files if Path(file := os.path.join(here, name)).is_file())
 
 
 def _raise(error: OSError) -> None:

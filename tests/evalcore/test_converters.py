@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +122,34 @@ def test_every_file_of_a_checkpoint_counts_by_place_size_and_content(tmp_path: P
     (tmp_path / "elsewhere" / os.fsdecode(b"\xff")).touch()
     digests.append(now(folder))
     assert len(set(digests)) == len(digests)
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    folder = write_distributed(tmp_path / "run" / "step-1")
+    before = now(folder)
+    (folder / "latest-run").symlink_to("nosuch")
+    os.mkfifo(folder / "pipe")
+    assert now(folder) == before
+
+
+def test_which_of_two_ways_to_a_folder_is_taken_does_not_depend_on_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_distributed(tmp_path / "run" / "step-1")
+    (folder / "model" / "part").mkdir(parents=True)
+    (folder / "model" / "part" / "file").touch()
+    (folder / "same").symlink_to("model")
+    walk, digests = os.walk, []
+    for backwards in (False, True):
+
+        def walked(*given: Any, backwards: bool = backwards, **more: Any) -> Iterator[Any]:
+            for here, folders, files in walk(*given, **more):
+                folders.sort(reverse=backwards)
+                yield here, folders, files
+
+        monkeypatch.setattr(os, "walk", walked)
+        digests.append(now(folder))
+    assert len(set(digests)) == 1
 
 
 def test_a_large_file_is_read_at_its_ends_and_between_and_metadata_whole(
