@@ -48,11 +48,20 @@ def remote(url: str) -> Remote:
 
 
 def without_connection(url: str) -> str:
-    """The address without the name of Airflow's Connection in it. CheckpointError if it has a password in it."""
-    parts = urlsplit(url)
+    """The address without the name of Airflow's Connection in it.
+
+    Raises:
+        CheckpointError: it has a password in it, or what no store is asked for, as a version: that would be left out.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise CheckpointError(f"{url}: {error}") from error
     user, _, host = parts.netloc.rpartition("@")
     if ":" in user:
         raise CheckpointError("credentials do not belong into a checkpoint's address; use a Connection")
+    if parts.query or parts.fragment:
+        raise CheckpointError(f"{parts.scheme}://{host}{parts.path}: an address without ? and # is wanted")
     return f"{parts.scheme}://{host}{parts.path}"
 
 

@@ -68,6 +68,17 @@ def test_a_connection_is_airflows_business() -> None:
     assert "secret" not in str(failure.value)
 
 
+@pytest.mark.parametrize("end", ["step-1?versionId=3", "run#2/step-1"])
+def test_what_would_be_left_out_of_an_address_is_refused(end: str) -> None:
+    with pytest.raises(CheckpointError, match=r"an address without \? and # is wanted"):
+        without_connection(f"s3://bucket/{end}")
+
+
+def test_an_address_that_is_none_is_said() -> None:
+    with pytest.raises(CheckpointError, match=r"s3://\[a/b: Invalid IPv6 URL"):
+        without_connection("s3://[a/b")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> FlatStore:
     """One that a checkpoint lies in."""
