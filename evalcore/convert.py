@@ -16,6 +16,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -113,6 +114,11 @@ def _make(checkpoint: Checkpoint, folder: Path, lock: IO[bytes]) -> None:
     assert checkpoint.conversion
     with _appearing(folder, checkpoint) as temporary:
         converters.make(checkpoint.conversion, Path(str(checkpoint.path)), temporary, lock=lock)
+        if link := next(filter(partial(_leads_into, temporary), temporary.rglob("*")), None):
+            raise CheckpointError(
+                f"converter {checkpoint.conversion.name}: {link.name} is a link by the name of the folder it was "
+                "given, which changes: links in there have to be relative, or files"
+            )
         try:
             check_hugging_face(temporary)
         except CheckpointError as error:
@@ -123,6 +129,10 @@ def _make(checkpoint: Checkpoint, folder: Path, lock: IO[bytes]) -> None:
                 f"converter {checkpoint.conversion.name} made no complete Hugging Face folder of "
                 f"{checkpoint.path}: {said}"
             ) from error
+
+
+def _leads_into(folder: Path, link: Path) -> bool:
+    return link.is_symlink() and link.readlink().is_relative_to(folder)
 
 
 def _cast(source: Path, target: Path, dtype: str) -> None:

@@ -149,6 +149,18 @@ def test_what_is_not_whole_is_refused_by_what_is_missing(place: Place, harm: str
     assert place.left == []
 
 
+def test_links_by_the_name_that_a_folder_has_while_it_is_made_would_lead_nowhere(place: Place) -> None:
+    moved = (
+        "; import os; os.chdir(sys.argv[2]); os.mkdir('real'); os.rename('config.json', 'real/config.json'); "
+    )
+    place.converter(f"{place.copy}{moved}os.symlink(os.path.abspath('real/config.json'), 'config.json')")
+    with pytest.raises(CheckpointError, match=r"converter c: config\.json is a link by the name"):
+        place.convert()
+    assert place.left == []
+    place.converter(f"{place.copy}{moved}os.symlink('real/config.json', 'config.json')")
+    check_hugging_face(place.convert())
+
+
 def test_a_command_that_fails_is_one_line_with_its_last_words(place: Place) -> None:
     place.converter("import sys; print('line', *range(9), sep='\\n', flush=True); sys.exit('no room\\tleft')")
     with pytest.raises(CheckpointError) as error:
