@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 _KIND = "converters"
 _PLACES = re.compile(r"\{(checkpoint|target|python)\}")
 _LAST_LINES = 5
+_LONGEST_LINE = 1 << 16
 _LAST_WORDS = 5.0  # seconds, for what it has printed to arrive
 
 
@@ -151,7 +153,8 @@ def make(conversion: Conversion, checkpoint: Path, target: Path, *, lock: IO[byt
 
 
 def _repeat(output: IO[bytes], where: str, last: deque[str]) -> None:
-    for printed in output:
+    # In pieces: not everything that is printed has lines, and it must not fill the memory.
+    for printed in iter(partial(output.readline, _LONGEST_LINE), b""):
         # Of a progress bar, what is there when it is over.
         line = without_controls(printed.decode(errors="replace").rstrip().rpartition("\r")[2]).strip()
         if line:

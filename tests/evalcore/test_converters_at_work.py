@@ -94,6 +94,17 @@ def test_it_is_done_once_and_what_it_prints_is_logged(place: Place, caplog: pyte
     assert place.log.read_text() == f"{place.checkpoint}\n"
 
 
+def test_what_is_printed_without_lines_is_read_in_pieces(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    place.converter("import sys; sys.stdout.write('x' * (3 << 16)); " + place.copy)
+    place.convert()
+    assert [m for m in caplog.messages if m.startswith("converter c: x")] == [
+        f"converter c: {'x' * 2000}"
+    ] * 3
+
+
 def test_what_came_out_is_cast_as_ever(place: Place) -> None:
     place.converter(place.copy)
     cast, made = place.convert("hf:bfloat16"), place.convert()
