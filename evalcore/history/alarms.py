@@ -254,6 +254,9 @@ def _raise(
         },
     )
     id_: int = connection.execute(select(table.c.id).filter_by(**key)).scalar_one()
+    # Of what an older version held nobody knew; it could never go on.
+    unknown = (table.c.id == id_, table.c.state == State.HELD, table.c.raised_by.is_(None))
+    connection.execute(update(table).where(*unknown).values(raised_by=raised_by))
     return id_
 
 

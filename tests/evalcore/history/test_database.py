@@ -20,7 +20,7 @@ from sqlalchemy import Connection, create_engine, func, insert, inspect, select,
 
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import database, open_history, schema
-from evalcore.history.alarms import Alarms, State
+from evalcore.history.alarms import Alarms, Kind, State, Suspicion
 from evalcore.regression.canary import to_release
 from evaluations import checkpoint, record
 
@@ -165,6 +165,11 @@ def test_alarms_of_before_it_was_known_what_raises_them_are_kept(url: str) -> No
         (kept,) = Alarms(history).find(state=State.HELD)
         assert (kept.reason, kept.raised_by) == ("it moved", {})
         assert to_release(history) == [], "where it was found is not known, nor how to ask again"
+        run = {"evaluation": "ckpt__1", "params": {"cluster": "local"}}
+        again = Suspicion(Kind.REGRESSION, 1, 1, 0.01, 0.05)
+        (known,) = Alarms(history).raise_([again], held="it moved", raised_by=run)
+        assert (known.id, known.state, known.raised_by) == (kept.id, State.HELD, run)
+        assert to_release(history) == [known]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, next_migration: Path) -> None:
