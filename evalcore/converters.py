@@ -141,8 +141,6 @@ def make(conversion: Conversion, checkpoint: Path, target: Path, *, lock: IO[byt
         stop_supervised(process)
         # Not to its end: a daemon that it has started may keep it open.
         reader.join(_LAST_WORDS)
-        if not reader.is_alive():
-            process.stdout.close()
     if code:
         raise CheckpointError(
             f"{where} failed on {checkpoint} (exit code {code}): {' | '.join(last) or 'it printed nothing'}"
@@ -153,10 +151,11 @@ def make(conversion: Conversion, checkpoint: Path, target: Path, *, lock: IO[byt
 
 
 def _repeat(output: IO[bytes], where: str, last: deque[str]) -> None:
-    # In pieces: not everything that is printed has lines, and it must not fill the memory.
-    for printed in iter(partial(output.readline, _LONGEST_LINE), b""):
-        # Of a progress bar, what is there when it is over.
-        line = without_controls(printed.decode(errors="replace").rstrip().rpartition("\r")[2]).strip()
-        if line:
-            last.append(line[:300])
-            log.info("%s: %s", where, line[:2000])
+    with output:
+        # In pieces: not everything that is printed has lines, and it must not fill the memory.
+        for printed in iter(partial(output.readline, _LONGEST_LINE), b""):
+            # Of a progress bar, what is there when it is over.
+            line = without_controls(printed.decode(errors="replace").rstrip().rpartition("\r")[2]).strip()
+            if line:
+                last.append(line[:300])
+                log.info("%s: %s", where, line[:2000])

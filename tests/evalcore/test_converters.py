@@ -85,6 +85,10 @@ def test_another_conversion_is_another_command_or_another_file_that_is_copied(
     write_converter(include, "c", "print(2)", copy_from=tmp_path / "moved")
     (tmp_path / "moved" / "chat_template.jinja").write_text("{{ messages }}")
     assert len({first, conversion("b").digest, conversion("c").digest}) == 3
+    # The same words under another name are read as something else.
+    before = conversion("c").digest
+    (tmp_path / "moved" / "chat_template.jinja").rename(tmp_path / "moved" / "tool_use.jinja")
+    assert conversion("c").digest != before
 
 
 def test_what_is_no_hugging_face_folder_needs_a_converter(include: Path, tmp_path: Path) -> None:
