@@ -65,13 +65,14 @@ def results(
     return folder / f"step-{step}"
 
 
-def test_a_drop_is_found_and_said(tmp_path: Path) -> None:
+def test_a_drop_is_found_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     base = results(tmp_path, "toy", [4, 3, 4, 2] * 10, step=900)
     new = results(tmp_path, "toy", [4, 1, 2, 2] * 10, step=1800)
     compared = compare_folders(new, base)
     [it] = compared.benchmarks
     assert (compared.verdict, it.mode, it.column) == (Verdict.REGRESSED, "pass@1[4]", "symbolic_correct")
     assert (it.base_value, it.value, it.found.difference) == pytest.approx((0.8125, 0.5625, -0.25))
+    assert caplog.messages == [], "that both were asked alike is known"
     text = as_text(compared, flips=3)
     assert text.splitlines()[0] == "tiny/step-1800 against tiny/step-900: regressed on toy by 25.0 points"
     assert "toy       | pass@1[4] | 81.25%   | 56.25% | -25.00" in text

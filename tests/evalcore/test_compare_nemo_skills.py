@@ -33,11 +33,15 @@ def results(
     fields: Sequence[str] = FIELDS[:1],
     problem: str = "What is {}?",
     answer: str = "1",
+    greedy: bool = False,
 ) -> Path:
-    """The folder of an experiment, in which problem i has ``right[i]`` of SAMPLES samples right."""
+    """The folder of an experiment, in which problem i has ``right[i]`` of SAMPLES samples right.
+
+    greedy: instead it has one answer, right if there is one.
+    """
     folder = experiment / "eval-results" / benchmark
     folder.mkdir(parents=True, exist_ok=True)
-    for sample in range(SAMPLES):
+    for sample in range(1 if greedy else SAMPLES):
         rows = [
             {
                 "problem": problem.format(i),
@@ -50,7 +54,7 @@ def results(
             for i, c in enumerate(right)
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"output-rs{sample}.jsonl").write_text(text)
+        (folder / ("output-greedy.jsonl" if greedy else f"output-rs{sample}.jsonl")).write_text(text)
     return experiment
 
 
@@ -126,10 +130,19 @@ def test_results_of_both_kinds_are_not_compared(tmp_path: Path) -> None:
             compare_folders(*pair)
 
 
+@pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize("fields", [FIELDS, FIELDS[1:]])
-def test_the_judges_verdicts_count_where_there_are_no_others(tmp_path: Path, fields: Sequence[str]) -> None:
-    new, base = (results(tmp_path / n, r, fields=fields) for n, r in (("new", NEW), ("base", BASE)))
-    assert (only(new, base).column, only(new, base).value) == (fields[0], 0.5625)
+def test_the_judges_verdicts_count_where_there_are_no_others(
+    tmp_path: Path, fields: Sequence[str], greedy: bool
+) -> None:
+    rights = ([4, 1, 0, 2] * 10, BASE) if greedy else (NEW, BASE)
+    new, base = (
+        results(tmp_path / n, r, fields=fields, greedy=greedy)
+        for n, r in zip(("new", "base"), rights, strict=True)
+    )
+    it = only(new, base)
+    expected = ("greedy", 0.75) if greedy else ("pass@1[4]", 0.5625)
+    assert (it.column, it.mode, it.value) == (fields[0], *expected)
 
 
 def test_the_two_are_drawn_without_what_the_history_has_of_others(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def test_an_optimizers_state_alone_is_no_checkpoint_in_the_place_of_weights_to_c
     (folder / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no weights; expected model\.safetensors"):
         check_complete(folder)
+    distributed(folder / "pytorch_model_fsdp_0")
+    assert check_complete(folder) is Format.DISTRIBUTED
 
 
 def test_a_distributed_checkpoint_without_its_last_file_or_byte(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from evalcore.checkpoints import Checkpoint, checkpoint_of
 from evalcore.config import EvalConfig
 from evalcore.convert import convert
-from evalcore.errors import CheckpointError, ConfigError
+from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.model_folder import check_complete, digest, read_header
 from tiny_folder import TENSORS, write_checkpoint
 from waiting import started, until
@@ -186,6 +186,14 @@ def test_a_checkpoint_overwritten_meanwhile_is_not_kept_under_its_old_digest(tmp
     with pytest.raises(CheckpointError, match="changed while it was converted"):
         convert(checkpoint, "hf:float16", tmp_path / "out")
     assert below(tmp_path / "out") == []
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(
+        ResultsError, match=rf"^cannot convert to {tmp_path}/out/hf-float16-\w+: File exists$"
+    ):
+        convert(info(write_checkpoint(tmp_path / "ckpt")), "hf:float16", tmp_path / "out")
 
 
 def test_an_unknown_target_lists_the_valid_ones(tmp_path: Path) -> None:

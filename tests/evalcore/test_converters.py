@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distributed_checkpoint import write_converter, write_distributed
-from evalcore import checkpoints
+from evalcore import checkpoints, model_folder
 from evalcore.checkpoints import digest, load_checkpoint
 from evalcore.converters import Conversion, conversion, load_converter
 from evalcore.errors import CheckpointError, ConfigError
@@ -80,6 +80,9 @@ def test_another_conversion_is_another_command_or_another_file_that_is_copied(
         ConfigError, match=rf"converter a: {file}: copy_from: there is no folder {model} here"
     ):
         conversion("a")
+    model.touch()
+    with pytest.raises(ConfigError, match="copy_from: there is no folder"):
+        conversion("a")
     write_converter(include, "b", "print(1)", copy_from=tmp_path / "moved")
     assert conversion("b").digest == first
     write_converter(include, "c", "print(2)", copy_from=tmp_path / "moved")
@@ -87,7 +90,7 @@ def test_another_conversion_is_another_command_or_another_file_that_is_copied(
     assert len({first, conversion("b").digest, conversion("c").digest}) == 3
     # The same words under another name are read as something else.
     before = conversion("c").digest
-    (tmp_path / "moved" / "chat_template.jinja").rename(tmp_path / "moved" / "tool_use.jinja")
+    (tmp_path / "moved" / "chat_template.jinja").rename(tmp_path / "moved" / "another.jinja")
     assert conversion("c").digest != before
 
 
@@ -106,6 +109,8 @@ def test_what_is_no_hugging_face_folder_needs_a_converter(include: Path, tmp_pat
 def test_a_hugging_face_folder_stays_what_it_is_whatever_the_converter(include: Path, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "run" / "step-1")
     assert load_checkpoint(folder, converter="dcp") == load_checkpoint(folder)
+    # Which the history, and what was converted, know it by.
+    assert load_checkpoint(folder).digest == model_folder.digest(folder)
 
 
 def test_every_file_of_a_checkpoint_counts_by_place_size_and_content(tmp_path: Path) -> None:
@@ -154,6 +159,23 @@ def test_which_of_two_ways_to_a_folder_is_taken_does_not_depend_on_their_order(
         monkeypatch.setattr(os, "walk", walked)
         digests.append(now(folder))
     assert len(set(digests)) == 1
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_distributed(tmp_path / "step-1")
+    write_distributed(folder / "optim")
+    listed = os.scandir
+
+    def refused(path: str) -> Any:
+        if os.path.basename(path) == "optim":
+            raise PermissionError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError):
+        now(folder)
 
 
 def test_a_large_file_is_read_at_its_ends_and_between_and_metadata_whole(
