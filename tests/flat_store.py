@@ -52,6 +52,8 @@ class FlatStore(AbstractFileSystem):
         self._may_fail()
         if path not in self.objects:
             raise FileNotFoundError(path)
+        if start >= len(self.objects[path]) or start >= end:
+            raise OSError(22, "InvalidRange")  # as S3, which has no words for an empty one
         self.read.append((path, start, end))
         return self.objects[path][start:end]
 

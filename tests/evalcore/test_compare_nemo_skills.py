@@ -119,6 +119,9 @@ def test_what_is_not_alike_is_refused(tmp_path: Path) -> None:
         compare_folders(graded, base)
     nemo_skills.grade(base / "eval-results" / "toy", workers=1)
     assert only(graded, base).value == 0.5625
+    nemo_skills.grade(graded / "eval-results" / "toy", grader="exact", workers=1)
+    with pytest.raises(ResultsError, match="toy: grading"):
+        compare_folders(graded, base)
 
 
 def test_results_of_both_kinds_are_not_compared(tmp_path: Path) -> None:

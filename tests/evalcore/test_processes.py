@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from evalcore import supervise
-from evalcore.processes import start_supervised, stop_supervised
+from evalcore.processes import start_supervised, stop_supervised, unwound_by_sigterm
 from waiting import until
 
 pytestmark = pytest.mark.slow
@@ -39,6 +39,16 @@ def test_ctrl_c_is_its_starters_alone(supervised: subprocess.Popen[bytes]) -> No
     assert os.getpgid(supervised.pid) != os.getpgid(0)
     stop_supervised(supervised)
     assert supervised.returncode == 128 + signal.SIGTERM
+
+
+def test_sigterm_is_afterwards_what_it_was() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with unwound_by_sigterm():
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_supervisor_that_does_not_end_is_killed(

@@ -72,7 +72,9 @@ def test_a_server_that_fails_is_no_model_that_does_not_answer() -> None:
     dead = pairs([8] * 40, [0] * 40)
     assert [it.kind for it in rates_of({ANSWERED: pairs([0] * 40, [8] * 40), FAILED: dead})] == [server.kind]
     ungraded = [Pair(f"p{i}", 2, 2, 2, 2) for i in range(40)]
-    assert rates_of({ANSWERED: ungraded, FAILED: failed})[0].value == 0.0
+    for lost in (failed, pairs([0] * 40, [2] * 40)):
+        no_answer = rates_of({ANSWERED: ungraded, FAILED: lost})[0]
+        assert (no_answer.kind, no_answer.value, no_answer.base_value) == (RateKind.NO_ANSWER, 0.0, 0.0)
     [no_answer, _] = rates_of({ANSWERED: pairs([6] * 40, [4] * 40), FAILED: pairs([0] * 40, [4] * 40)})
     assert (no_answer.value, no_answer.base_value, no_answer.is_alarm) == (0.25, 0.0, True)
 

@@ -124,6 +124,21 @@ def test_of_weights_only_the_headers_are_read(store: FlatStore) -> None:
     assert "truncated or damaged" in findings(store).waiting[0]
 
 
+def test_an_empty_file_is_one_that_is_still_being_written(store: FlatStore) -> None:
+    store.objects[f"{RUN}/step-30/config.json"] = b""
+    [waiting] = findings(store).waiting
+    assert waiting.startswith(f"s3://{RUN}/step-30/config.json: not JSON")
+
+
+def test_megatrons_marker_lies_beside_the_folders(store: FlatStore) -> None:
+    marker = f"{RUN}/latest_checkpointed_iteration.txt"
+    store.objects = {key.replace("step-30", "iter_0000030"): it for key, it in store.objects.items()}
+    store.objects[marker] = b"20"
+    assert findings(store) == ([], [f"checkpoint s3://{RUN}/iter_0000030: {Path(marker).name} is at 20"])
+    store.objects[marker] = b"30"
+    assert [f.name for f in findings(store).found] == ["iter_0000030"]
+
+
 def test_what_was_listed_before_is_no_answer(store: FlatStore) -> None:
     config = store.objects.pop(f"{RUN}/step-30/config.json")
     place = prefix(store)
@@ -180,6 +195,8 @@ def test_what_is_replaced_while_it_is_fetched_is_no_checkpoint(
         (OSError(16, "SlowDown"), 503, False),
         (OSError("connection lost"), None, False),
         (PermissionError("InvalidAccessKeyId"), 403, True),
+        (PermissionError("of a store that tells no status"), None, True),
+        (ValueError("no name of a bucket"), None, True),
         (RuntimeError("of the library's own"), None, False),
     ],
 )
