@@ -41,6 +41,15 @@ def test_ctrl_c_is_its_starters_alone(supervised: subprocess.Popen[bytes]) -> No
     assert supervised.returncode == 128 + signal.SIGTERM
 
 
+def test_a_command_that_asks_something_is_answered_by_nobody() -> None:
+    # And not by the pipe that tells its supervisor to stop, on which it would wait for ever.
+    with start_supervised(["sh", "-c", "cat"], subprocess.DEVNULL) as process:
+        try:
+            assert process.wait(60) == 0
+        finally:
+            stop_supervised(process)
+
+
 def test_sigterm_is_afterwards_what_it_was() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -160,6 +161,27 @@ def test_a_large_file_comes_in_parts(
     assert max(end - start for _, start, end in store.read) == 50
 
 
+def test_a_store_that_is_away_when_all_is_here_is_asked_again(
+    store: FlatStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = stored("s3://x", store, f"{RUN}/step-30")
+    store.error = OSError("connection lost")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        store.error = None
+
+    monkeypatch.setattr("evalcore.fetch.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=sleep))
+    of = {key.rpartition("/")[2]: content for key, content in store.objects.items()}
+
+    def get(name: str, folder: Path) -> None:
+        (folder / name).write_bytes(of[name])
+
+    assert fetch(replace(remote, get=get), tmp_path).is_dir()
+    assert slept == [1.0]
+
+
 @pytest.mark.parametrize("content", [b"[]", b"1", None])
 def test_what_is_replaced_while_it_is_fetched_is_no_checkpoint(
     store: FlatStore, tmp_path: Path, content: bytes | None
@@ -180,8 +202,10 @@ def test_what_is_replaced_while_it_is_fetched_is_no_checkpoint(
     # One after the other: config.json is the first.
     files = dict(sorted(remote.files.items()))
     said = "tokenizer.json$" if content is None else "tokenizer.json has changed while it was fetched"
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=said) as failure:
         fetch(replace(remote, files=files, get=get, workers=1), tmp_path)
+    # What is replaced is there, and another try brings it.
+    assert isinstance(failure.value, Unavailable) is (content is not None)
     assert not folder_of(remote, tmp_path).exists()
     if content is not None:
         now = stored("s3://x", store, f"{RUN}/step-30")
