@@ -104,6 +104,7 @@ def test_no_more_are_released_at_once_than_airflow_maps(
 ) -> None:
     for step in (200, 300, 400):
         held(tmp_path, step)
+    assert confirm._AT_ONCE <= 1024
     monkeypatch.setattr(confirm, "_AT_ONCE", 2)
     assert [run["conf"]["alarms"] for run in release()] == [[1], [2]], "the first raised first"
 
