@@ -52,7 +52,8 @@ class Server:
     """What has arrived. files: uploads by name; artifacts: those committed, by collection name.
 
     versions: those of an artifact that can be read, the oldest first. refuses_alerts: says so, with a 200.
-    elsewhere: where it says that alerts are taken. asked: how often it was asked anything.
+    elsewhere: where it says that alerts are taken. is_page: answers them with one, as a proxy does. login: who sent
+    the last one, as HTTP has it. asked: how often it was asked anything.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,8 @@ class Server:
         self.refuses_alerts = False
         self.elsewhere = ""
         self.asked = 0
+        self.login = ""
+        self.is_page = False
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         name = re.search(r"(?:query|mutation)\s+(\w+)", query)
@@ -269,9 +272,17 @@ def running() -> Iterator[Server]:
             server.asked += 1
             if self.path == "/graphql":
                 asked = json.loads(body)
-                if server.elsewhere and "notifyScriptableRunAlert" in asked["query"]:
-                    self.reply(302, {}, Location=f"{server.elsewhere}/graphql")
-                    return
+                if "notifyScriptableRunAlert" in asked["query"]:
+                    server.login = self.headers.get("Authorization", "")
+                    if server.elsewhere:
+                        self.reply(302, {}, Location=f"{server.elsewhere}/graphql")
+                        return
+                    if server.is_page:
+                        self.send_response(200)
+                        self.send_header("Content-Length", "6")
+                        self.end_headers()
+                        self.wfile.write(b"<html>")
+                        return
                 self.reply(200, {"data": server.answer(asked["query"], asked.get("variables") or {})})
                 return
             if self.path.endswith("/file_stream"):

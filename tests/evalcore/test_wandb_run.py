@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -86,6 +87,7 @@ def test_an_alert_is_on_the_run_that_track_made(tmp_path: Path) -> None:
         "text": "the text",
         "severity": "ERROR",
     }
+    assert base64.b64decode(server.login.removeprefix("Basic ")).decode() == f"api:{KEY}"
     assert server.runs[id_].history.keys() == {0}, "the run itself is as it was"
     assert KEY not in done.stdout + done.stderr + shown
 
@@ -109,6 +111,15 @@ def test_an_alert_that_is_sent_elsewhere_takes_no_key_there(tmp_path: Path) -> N
     assert (
         f"one line: W&B did not take the alert: 302 Found, it is at {other.url}/graphql: set" in done.stderr
     )
+
+
+def test_a_page_that_takes_any_request_has_taken_no_alert(tmp_path: Path) -> None:
+    with wandb_server.running() as server:
+        server.runs[run_id(CHECKPOINT)] = wandb_server.Run()
+        server.is_page = True
+        done = alert(tmp_path, server.url)
+    assert done.returncode == 1
+    assert "one line: W&B cannot be asked for an alert: " in done.stderr
 
 
 def test_without_a_run_or_a_key_nobody_is_told(tmp_path: Path) -> None:
