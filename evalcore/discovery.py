@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from evalcore.checkpoints import path_component
-from evalcore.completeness import check_complete
+from evalcore.completeness import Format, check_complete
 from evalcore.errors import CheckpointError, EvalError
 from evalcore.settings import Settings
 from evalcore.slurm.cluster import Cluster
@@ -186,10 +186,11 @@ def _parent(link: Path) -> str:
 
 
 class Folder:
-    """A folder of this machine with a subfolder for each checkpoint."""
+    """A folder of this machine with a subfolder for each checkpoint. converted: see ``missing``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, converted: bool = False) -> None:
         self.path = Path(path)
+        self.converted = converted
 
     def list(self) -> Listing:
         if not self.path.is_dir():
@@ -200,32 +201,39 @@ class Folder:
         return listing_of(_named(f) for f in folders if not f.is_symlink() or _parent(f) != here)
 
     def missing(self, found: Sequence[Found]) -> Sequence[str]:
-        return [missing(Path(f.checkpoint)) for f in found]
+        return [missing(Path(f.checkpoint), converted=self.converted) for f in found]
 
 
 class ClusterFolder:
     """The same on a cluster, looked at by this version of evalcore on its login node."""
 
-    def __init__(self, path: str, cluster: Cluster) -> None:
+    def __init__(self, path: str, cluster: Cluster, *, converted: bool = False) -> None:
         self.path = path
         self.cluster = cluster
+        self.converted = converted
 
     def list(self) -> Listing:
         answer = self._ask({"list": self.path})
         return Listing([Found.model_validate(f) for f in answer["found"]], answer["refused"])
 
     def missing(self, found: Sequence[Found]) -> Sequence[str]:
-        return list(self._ask({"missing": [f.checkpoint for f in found]}))
+        return list(self._ask({"missing": [f.checkpoint for f in found], "converted": self.converted}))
 
     def _ask(self, what: dict[str, Any]) -> Any:
         said = self.cluster.run("evalcore.discovery", stdin=orjson.dumps(what), timeout=_SECONDS)
         return orjson.loads(said.splitlines()[-1])
 
 
-def missing(folder: Path) -> str:
-    """What a checkpoint lacks to be complete, in a line; nothing if it is."""
+def missing(folder: Path, *, converted: bool = False) -> str:
+    """What a checkpoint lacks to be evaluated, in a line; nothing if it is complete.
+
+    converted: whether a converter makes a Hugging Face folder of what is none. Without, that waits to become one, as
+    where a trainer writes the states it goes on from first, and the model beside them later.
+    """
     try:
-        check_complete(folder)
+        kind = check_complete(folder)
+        if kind is not Format.HF and not converted:
+            return f"checkpoint {folder}: a {kind} checkpoint, and no converter=NAME that makes a Hugging Face folder"
     except (CheckpointError, OSError) as error:
         return str(error)
     except RecursionError:
@@ -241,7 +249,7 @@ def main() -> int:
             found, refused = Folder(asked["list"]).list()
             answer: Any = {"found": [f.model_dump() for f in found], "refused": refused}
         else:
-            answer = [missing(Path(path)) for path in asked["missing"]]
+            answer = [missing(Path(path), converted=asked["converted"]) for path in asked["missing"]]
     except (EvalError, OSError) as error:
         print(f"evalcore: error: {error}", file=sys.stderr)
         return 1

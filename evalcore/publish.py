@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from evalcore.completeness import check_complete
-from evalcore.discovery import at_path, request
-from evalcore.errors import ConfigError, EvalError
+from evalcore.discovery import at_path, missing, request
+from evalcore.errors import CheckpointError, ConfigError, EvalError
 from evalcore.settings import validated
 from evalcore.tracked import Tracked, followed
 
@@ -74,7 +73,8 @@ def publish(
     """
     tracked = _tracked(training_run, path, suite, cluster)
     found = at_path(path)
-    check_complete(Path(found.checkpoint))
+    if reason := missing(Path(found.checkpoint), converted=tracked.converted):
+        raise CheckpointError(reason)
     if step is not None:
         found = found.model_copy(update={"step": step})
     asked = request(tracked, found)

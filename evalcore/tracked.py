@@ -126,6 +126,11 @@ class Watched(Settings):
             self.suite, checkpoint=checkpoint, benchmarks=self.benchmarks, overrides=self.overrides
         )
 
+    @property
+    def converted(self) -> bool:
+        """Whether its settings name a converter. ConfigError, as ``config``."""
+        return self.config("/checkpoint").converter is not None
+
     def asked(self) -> dict[str, Any]:
         """The params of its evaluation, but for what is evaluated."""
         params = {

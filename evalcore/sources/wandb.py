@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evalcore.completeness import METADATA
 from evalcore.discovery import Found, Listing, listing_of
 from evalcore.errors import CheckpointError, ConfigError
 from evalcore.sources.remote import File, Remote, asked, remote_of
@@ -68,8 +67,6 @@ class Artifacts:
         """What it lacks. W&B lists a version once what was sent of it is there, whole; not whether that was all."""
         version = self._versions[place]
         files = set(version.manifest.entries)
-        if METADATA in files:
-            return ""
         if "config.json" not in files:
             return f"{place}: no config.json"
         shards = {_SINGLE}

@@ -55,7 +55,10 @@ def place_of(tracked: Tracked) -> Place:
         return Artifacts(source.wandb)
     assert source.path, "a source is one of these"
     runs_at = backend(tracked.cluster, "")
-    return ClusterFolder(source.path, runs_at) if isinstance(runs_at, Cluster) else Folder(source.path)
+    converted = tracked.converted
+    if isinstance(runs_at, Cluster):
+        return ClusterFolder(source.path, runs_at, converted=converted)
+    return Folder(source.path, converted=converted)
 
 
 def remote_at(url: str) -> Remote:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from distributed_checkpoint import write_distributed
 from evalcore.discovery import (
     ClusterFolder,
     Folder,
@@ -240,6 +241,29 @@ def test_the_newest_is_the_complete_one_of_the_highest_step(tmp_path: Path) -> N
     assert newest(Folder(str(tmp_path / "stepless"))) is None, "nobody knows whether it is newer"
 
 
+NO_CONVERTER = "a distributed checkpoint, and no converter=NAME that makes a Hugging Face folder"
+
+
+def test_without_a_converter_another_format_waits_to_become_a_model(tmp_path: Path) -> None:
+    """Whose run could only fail, and would be the one of the model that comes later."""
+    write_distributed(tmp_path / "step-2")
+    write(tmp_path / "step-1")
+    findings = find(tracked(tmp_path), Folder(str(tmp_path)), unknown=set, limit=9)
+    assert [f.name for f in findings.found] == ["step-1"]
+    assert findings.waiting == [f"checkpoint {tmp_path}/step-2: {NO_CONVERTER}"]
+    nightly = newest(Folder(str(tmp_path)))
+    assert nightly is not None
+    assert nightly.name == "step-1"
+    with_one = Folder(str(tmp_path), converted=True)
+    assert [f.name for f in find(tracked(tmp_path), with_one, unknown=set, limit=9).found] == [
+        "step-1",
+        "step-2",
+    ]
+    for file in write(tmp_path / "model").iterdir():
+        file.rename(tmp_path / "step-2" / file.name)
+    assert missing(tmp_path / "step-2") == ""
+
+
 def test_what_cannot_be_read_is_not_complete_and_no_accident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +306,10 @@ def test_a_cluster_finds_the_same(tmp_path: Path) -> None:
     assert find(training_run, ClusterFolder(str(training), there), unknown=set, limit=9) == here
     assert [f.name for f in here.found] == ["step-1", "step-2"]
     assert len(here.waiting) == 2
+    write_distributed(training / "iter_5")
+    for converted, reasons in ((True, [""]), (False, [f"checkpoint {training}/iter_5: {NO_CONVERTER}"])):
+        place = ClusterFolder(str(training), there, converted=converted)
+        assert place.missing([at_path(str(training / "iter_5"))]) == reasons
     with pytest.raises(JobError, match="nowhere: no such folder"):
         ClusterFolder(str(tmp_path / "nowhere"), there).list()
 

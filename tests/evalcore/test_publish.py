@@ -10,6 +10,7 @@ import pytest
 
 import airflow_api
 from airflow_api import PASSWORD, TOKEN, USER, Server
+from distributed_checkpoint import write_distributed
 from evalcore import cli, publish
 from evalcore.discovery import Folder, find, request
 from evalcore.errors import CheckpointError, ConfigError
@@ -70,6 +71,16 @@ def test_it_is_the_run_that_discovery_would_start(server: Server, checkpoint: Pa
     }
     assert publish.publish(str(checkpoint), "llama", step=1600) == (published.run_id, False)
     assert len(server.runs["evaluate_checkpoint"]) == 1
+
+
+def test_another_format_needs_a_converter(server: Server, checkpoint: Path) -> None:
+    folder = write_distributed(checkpoint.parent / "iter_7")
+    with pytest.raises(CheckpointError, match="iter_7: a distributed checkpoint, and no converter=NAME"):
+        publish.publish(str(folder), "llama")
+    assert not server.runs["evaluate_checkpoint"]
+    file = checkpoint.parents[1] / "tracked" / "llama.yaml"
+    file.write_text(file.read_text().replace("[inference.seed=5]", "[converter=dcp]"))
+    assert publish.publish(str(folder), "llama").is_new
 
 
 def test_the_step_may_be_said(server: Server, checkpoint: Path) -> None:

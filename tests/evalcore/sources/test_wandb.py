@@ -74,8 +74,8 @@ def test_incomplete_ones_wait(server: wandb_server.Server, files: dict[str, byte
         Version({".metadata": b"m", "__0_0.distcp": b"d"}),
     ]
     found, waiting = look(COLLECTION)
-    assert [f.name for f in found] == ["checkpoints-v5"]
-    shard, torn, config, single = waiting
+    assert not found
+    shard, torn, config, single, distributed = waiting
     assert (
         shard
         == f"wandb://{COLLECTION}:v0: 1 of 2 weight files missing, first model-00002-of-00002.safetensors"
@@ -83,6 +83,7 @@ def test_incomplete_ones_wait(server: wandb_server.Server, files: dict[str, byte
     assert torn.startswith(f"wandb://{COLLECTION}:v1: unreadable {index}")
     assert config == f"wandb://{COLLECTION}:v2: no config.json"
     assert single == f"wandb://{COLLECTION}:v3: 1 of 1 weight files missing, first model.safetensors"
+    assert distributed == f"wandb://{COLLECTION}:v5: no config.json"
 
 
 def test_a_collection_that_is_not_there(server: wandb_server.Server) -> None:

@@ -31,9 +31,13 @@ def test_each_source_has_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     env.write_text('[far]\nexecutor = "slurm"\nremote_job_dir = "/lustre/me"\n')
     monkeypatch.setenv("EVALCORE_ENV_TOML", str(env))
     place: Any = place_of(tracked(path="/ckpt"))
-    assert (type(place), str(place.path)) == (Folder, "/ckpt")
+    assert (type(place), str(place.path), place.converted) == (Folder, "/ckpt", False)
     place = place_of(tracked("far", path="/ckpt"))
     assert (type(place), place.path, place.cluster.profile.name) == (ClusterFolder, "/ckpt", "far")
+    assert not place.converted
+    for cluster in ("local", "far"):
+        place = place_of(tracked(cluster, path="/ckpt").model_copy(update={"overrides": ("converter=dcp",)}))
+        assert place.converted
     assert isinstance(place_of(tracked(hub="org/repo")), Revisions)
     assert isinstance(place_of(tracked(wandb="team/llama/checkpoints:nightly")), Artifacts)
     assert isinstance(place_of(tracked(object=f"file://{tmp_path}")), Prefix)
