@@ -180,10 +180,10 @@ class Alarms:
         known = {"state": State.ACKNOWLEDGED, "acknowledged_at": now, "acknowledged_by": by, "note": note}
         with self._history.writing() as connection:
             for alarm in _of(connection, ids):
-                if alarm.state is not State.CONFIRMED:
-                    continue
-                connection.execute(update(table).where(table.c.id == alarm.id).values(known))
-                if alarm.kind is Kind.CANARY:
+                # Of two at the same time PostgreSQL lets both read that nobody knows yet, and the second wait here.
+                is_open = (table.c.id == alarm.id) & (table.c.state == State.CONFIRMED)
+                is_first = connection.execute(update(table).where(is_open).values(known)).rowcount
+                if is_first and alarm.kind is Kind.CANARY:
                     _promote(connection, alarm.evaluation, by, note)
             return _of(connection, ids)
 

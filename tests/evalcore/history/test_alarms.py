@@ -163,6 +163,21 @@ def test_who_acknowledged_first_stays(history: History, tmp_path: Path) -> None:
     assert alarms.promoted("tiny", "toy") is None, "only a canary's numbers become its baseline by that"
 
 
+def test_of_two_at_the_same_time_one_was_first(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, new = (evaluated(history, tmp_path, step) for step in (100, 200))
+    alarms = Alarms(history)
+    (alarm,) = alarms.raise_([suspicion(new, base)])
+    open_ = alarms.settle(alarm.id, State.CONFIRMED)
+    (known,) = alarms.acknowledge([alarm.id], by="ada")
+    seen = iter([[open_], [known]])
+    monkeypatch.setattr("evalcore.history.alarms._of", lambda *_: next(seen))
+    alarms.acknowledge([alarm.id], by="bob")
+    monkeypatch.undo()
+    assert alarms.get([alarm.id]) == [known]
+
+
 def test_each_channel_has_each_alarm_once(history: History, tmp_path: Path) -> None:
     base, *new = (evaluated(history, tmp_path, step) for step in (100, 200, 300))
     alarms = Alarms(history)
