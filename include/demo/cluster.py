@@ -400,8 +400,13 @@ def _account(user: str) -> pwd.struct_passwd:
     except KeyError:
         # "*": no password fits, but unlike a locked account sshd accepts it.
         made = ["useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", user]
-        _output(subprocess.run(made, env=_environment({}), capture_output=True, text=True, check=False))
+        done = subprocess.run(made, env=_environment({}), capture_output=True, text=True, check=False)
+    try:
         return pwd.getpwnam(user)
+    except KeyError:
+        # Not by its exit code: another cluster that starts now may have been faster.
+        _output(done)
+        raise
 
 
 def _reaches(account: pwd.struct_passwd, folder: Path) -> Path | None:
