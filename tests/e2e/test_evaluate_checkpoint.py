@@ -369,7 +369,7 @@ def test_what_is_no_hugging_face_folder_is_converted_first(
     airflow: Airflow, checkpoint: Path, tmp_path: Path
 ) -> None:
     folder = write_distributed(tmp_path / "ckpt" / "run" / "iter_0001800")
-    assert not missing(folder), "discovery would have it evaluated"
+    assert not missing(folder, converted=True), "discovery would have it evaluated"
     write_converter(Path(airflow.settings["EVALCORE_INCLUDE"]), "e2e", COPY.format(model=str(checkpoint)))
     overrides = ["converter=e2e", "convert_to=hf:float32", "wandb.mode=disabled"]
     run = start(airflow, folder, tmp_path, benchmarks="good:1", overrides=overrides)
