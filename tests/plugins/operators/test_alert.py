@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +21,7 @@ from evalcore.wandb_run import WandbRun
 from hooks.channels import channels
 from operators.alert import WANDB, AlertOperator
 from receivers import SECRET, Mailbox, Webhook, mailbox, webhook
+from waiting import until
 
 # Of what Apprise imports when it reads its first URL.
 pytestmark = [
@@ -50,6 +50,17 @@ def _libraries_may_log_again(monkeypatch: pytest.MonkeyPatch) -> None:
         logger = logging.getLogger(name)
         monkeypatch.setattr(logger, "propagate", logger.propagate)
         monkeypatch.setattr(logger, "handlers", list(logger.handlers))
+
+
+class Heard(logging.Handler):
+    """What a logger says, be it to nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 class Receivers(NamedTuple):
@@ -180,13 +191,13 @@ def test_a_channel_that_never_answers_has_not_taken_the_message(
     follow(tmp_path, monkeypatch, "team_hook", "team_mail")
     monkeypatch.setattr("hooks.channels._SECONDS", 0.2)
     receivers.hook.slow = 1
-    before = set(threading.enumerate())
+    heard = Heard()
+    logging.getLogger("apprise").addHandler(heard)
     with pytest.raises(AirflowException, match="not everybody was told: team_hook: "):
         alert(alarm)
     assert len(receivers.box.received) == 1
-    # What Apprise no longer waits for goes on, and would log its URL when it is answered.
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+    # What Apprise no longer waits for goes on, and says so with its URL when it is answered.
+    until(lambda: any("JSON send() completed" in line for line in heard.lines), "the answer")
     said = [it for it in caplog.records if it.name.startswith(("apprise", "urllib3", "requests"))]
     assert not [it for it in said if it.module != "locale"]
 
