@@ -401,12 +401,10 @@ def _account(user: str) -> pwd.struct_passwd:
         # "*": no password fits, but unlike a locked account sshd accepts it.
         made = ["useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", user]
         done = subprocess.run(made, env=_environment({}), capture_output=True, text=True, check=False)
-    try:
+        # Where it is there now, another cluster that starts was faster.
+        if user not in {account.pw_name for account in pwd.getpwall()}:
+            _output(done)
         return pwd.getpwnam(user)
-    except KeyError:
-        # Not by its exit code: another cluster that starts now may have been faster.
-        _output(done)
-        raise
 
 
 def _reaches(account: pwd.struct_passwd, folder: Path) -> Path | None:
