@@ -28,7 +28,7 @@ from evalcore.errors import ConfigError, ResultsError
 from evalcore.manifest import Manifest, benchmark_folders, differences
 from evalcore.rates import Rate, alarms, rates_of
 from evalcore.summarize import Scorecard
-from evalcore.tally import COLUMNS
+from evalcore.tally import COLUMNS, deciding
 from evalcore.terminal import without_controls
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def compare_recorded(
             refused[new.benchmark] = _said(history.differences(new.fingerprint, base.fingerprint))
             continue
         is_sampled = bool(new.samples and base.samples)
-        column = _column_of(new.needs_judge and new.judged)
+        column = deciding(new.needs_judge and new.judged)
         pairs = history.pairs(new.id, base.id, greedy=not is_sampled)
         mode = f"pass@1[{new.samples}]" if is_sampled else "greedy"
         allowed = (margins or {}).get(new.benchmark, margin)
@@ -229,7 +229,7 @@ def read(folder: Path) -> dict[str, Side]:
 
 def _ours(folder: Path) -> Side:
     manifest, card = Manifest.load(folder), Scorecard.load(folder)
-    column = _column_of(manifest.benchmark.needs_judge and card.judged)
+    column = deciding(manifest.benchmark.needs_judge and card.judged)
     counts = ProblemCounts.load(folder)
     return Side(manifest.checkpoint, manifest.fingerprint_parts, column, card, counts, is_foreign=False)
 
@@ -239,12 +239,8 @@ def _foreign(folder: Path) -> Side:
     assert card.checkpoint is not None
     verdicts = [it[COLUMNS[0]].n for it in (counts.sampled, counts.greedy) if it]
     # Where the symbolic grader has said nothing, as of proofs, the judge is all there is.
-    column = _column_of(card.judged and not any(map(any, verdicts)))
+    column = deciding(card.judged and not any(map(any, verdicts)))
     return Side(card.checkpoint, {**alike, "verdicts": column}, column, card, counts, is_foreign=True)
-
-
-def _column_of(is_judges: bool) -> str:
-    return "judge_correct" if is_judges else COLUMNS[0]
 
 
 def _not_in_both(

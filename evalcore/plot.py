@@ -27,7 +27,7 @@ from evalcore.errors import ConfigError, EvalError, ResultsError
 from evalcore.history import open_history
 from evalcore.records import write_file
 from evalcore.summarize import Mode, Scorecard
-from evalcore.tally import COLUMNS
+from evalcore.tally import deciding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +142,7 @@ def of_run(evaluations: Sequence[Evaluation]) -> list[Panel]:
         if not own or not (newest := own[0]).mode:
             continue
         mode = newest.mode.evaluation_mode
-        column = "judge_correct" if newest.needs_judge and newest.judged else COLUMNS[0]
+        column = deciding(newest.needs_judge and newest.judged)
         comparable = [it for it in own if it.fingerprint == newest.fingerprint]
         if left := len(own) - len(comparable):
             log.warning(

@@ -39,6 +39,11 @@ _BOTH, _EITHER = (
 )
 
 
+def deciding(is_judges: bool) -> str:
+    """The column by which checkpoints are compared: the judge's where its verdicts count, else the grader's."""
+    return "judge_correct" if is_judges else COLUMNS[0]
+
+
 class Tally:
     """One problem. cluster: what it shares with problems it is not independent of; by default nothing."""
 
