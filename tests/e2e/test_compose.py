@@ -108,6 +108,7 @@ def test_an_evaluation_outlives_a_restart_of_the_scheduler(
 ) -> None:
     shown = [json.loads(line) for line in compose.run("ps", "--format", "json").splitlines()]
     assert {service["Service"]: service["Health"] for service in shown} == dict.fromkeys(SERVICES, "healthy")
+    airflow.wait_until_ready()  # a DAG processor is healthy before it has read the DAGs
     assert airflow.request("GET", "/importErrors")["import_errors"] == []
     found = {dag["dag_id"] for dag in airflow.request("GET", "/dags")["dags"]}
     assert found == {file.stem for file in (ROOT / "dags").glob("*.py")}
@@ -115,7 +116,7 @@ def test_an_evaluation_outlives_a_restart_of_the_scheduler(
     assert params["cluster"]["schema"]["enum"] == ["local", "far"]
 
     place = compose.folder / "ckpt" / "run-1" / checkpoint.name
-    slow = ["client.group_samples=false", "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
+    slow = ["client.group_samples=false", "client.concurrency=4", "server.args=[--faults,delay:seconds=1]"]
     overrides = ["wandb.mode=offline", *slow]
     conf = {"checkpoint": str(place), "suite": "tiny", "max_problems": 10, "overrides": overrides}
     run = airflow.trigger(DAG, conf)
