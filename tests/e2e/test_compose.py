@@ -122,7 +122,7 @@ def test_an_evaluation_outlives_a_restart_of_the_scheduler(
     run = airflow.trigger(DAG, conf)
     rows = "cat /results/run-1/*/*/generations/*.jsonl 2>/dev/null || true"
     before = until(lambda: compose.scheduler(rows).splitlines(), "some rows", LONG)
-    compose.run("restart", "--timeout=3", "scheduler")  # or it may wait for what runs, and for longer than that does
+    compose.run("restart", "--timeout=3", "scheduler")  # or it may wait for longer than what runs does
     assert airflow.wait(DAG, run, timeout=LONG) == "success"
     assert compose.scheduler("ls /results/.jobs/*generate*").split() == ["1", "2"], "it ended in the restart"
     after = compose.scheduler(rows).splitlines()
