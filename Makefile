@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+S3 := $(VENV)/s3
 # Airflow imports a thousand modules in each of its processes: without bytecode that is minutes.
 unexport PYTHONDONTWRITEBYTECODE
 # A mirror set up for pip serves uv too.
@@ -12,7 +13,7 @@ endif
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm up test test-e2e test-rest test-fast lint format bench bench-client bench-grading bench-serve bench-slurm \
+.PHONY: help setup demo demo-slurm up test test-e2e test-rest test-s3 test-fast lint format bench bench-client bench-grading bench-serve bench-slurm \
   bench-history bench-stats lock tiny clean .env \
   cluster cluster-packages
 
@@ -59,13 +60,22 @@ test: lint ## all tests, those on the real Airflow and Slurm included
 	@# Installs what they need where it may; what cannot be had is said, and fails on CI.
 	@$(BIN)/python include/demo/packages.py tests || test "$$CI" != true
 	@# What starts Airflow or Docker mostly waits for it: the others go on beside it. Each is shown when it ends.
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-e2e test-rest
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-e2e test-rest test-s3
 
 test-e2e: $(INSTALLED)
 	$(BIN)/pytest -m "e2e and not beside"
 
 test-rest: $(INSTALLED)
 	$(BIN)/pytest -m "beside or not e2e"
+
+test-s3: $(S3)/.installed
+	PYTHONPATH=$(S3) $(BIN)/pytest tests/s3
+
+# Amazon's provider and a server of the S3 API, beside what every user gets and not among it.
+$(S3)/.installed: tests/s3/requirements.lock | $(INSTALLED)
+	@rm -rf $(S3)
+	@$(UV) install -q --no-deps --require-hashes --target $(S3) -r $<
+	@touch $@
 
 test-fast: $(INSTALLED) ## the tests that take under a minute together
 	$(BIN)/pytest -m "not slow and not e2e"
@@ -99,10 +109,14 @@ bench-stats: $(INSTALLED) ## false alarms and power of the verdicts, by simulati
 bench-history: $(INSTALLED) ## a history of 1,000 checkpoints on SQLite and PostgreSQL; CHECKPOINTS=100 for fewer
 	$(BIN)/python tests/bench/history.py $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS))
 
+LOCK := compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+  --no-annotate --upgrade
 lock: $(INSTALLED) ## resolve requirements.lock anew from pyproject.toml
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-annotate --upgrade --extra airflow --extra compare --extra hub --extra history --extra plot --extra postgres \
+	$(UV) $(LOCK) --extra airflow --extra compare --extra hub --extra history --extra plot --extra postgres \
 	  --extra wandb --extra dev pyproject.toml -o requirements.lock
+	@# What is in the one is not in the other; but botocore wants a python-dateutil of its own.
+	$(UV) $(LOCK) tests/s3/requirements.in -o tests/s3/requirements.lock $$(sed -n \
+	  '/^python-dateutil=/d; s/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 tiny: ## train the tiny checkpoints again (needs torch and transformers; see include/tiny/train.py)
 	$(PYTHON) include/tiny/train.py
