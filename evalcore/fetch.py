@@ -8,7 +8,7 @@ Sources: ``hf://org/repo@revision``, ``wandb://entity/project/name:version``, an
     <results>/.checkpoints/<run>-<revision>/<checkpoint>/
 
 It appears when it is whole: until then it is the hidden one beside it, in which the next attempt keeps every file
-that has the size, and the hash if the source tells one, that it must have.
+that has the size, and the hash if the source tells one, that it must have; of an object store, begun ones, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from evalcore.config import EvalConfig
 from evalcore.errors import CheckpointError, EvalError, ResultsError
 from evalcore.plan import plan
 from evalcore.processes import locked
-from evalcore.sources.remote import FULL, Remote, Unavailable
+from evalcore.sources.remote import FULL, Remote, Unavailable, part_of
 
 log = logging.getLogger(__name__)
 
@@ -182,9 +182,10 @@ def _fetch(remote: Remote, target: Path) -> None:
                 strict=True,
             )
         )
-    _remove(temporary, keep={name for name, is_whole in whole.items() if is_whole})
+    # The folder is named after what the files are, so that a part of one is no other's.
+    _remove(temporary, keep={name if is_whole else part_of(name) for name, is_whole in whole.items()})
     missing = [name for name, is_whole in whole.items() if not is_whole]
-    wanted = sum(remote.files[name].size for name in missing)
+    wanted = remote.size - _bytes(temporary)
     here = f", {len(whole) - len(missing)} of them here already" if len(missing) < len(whole) else ""
     log.info("%s: %s%s", remote.url, describe(remote), here)
     if wanted > (free := shutil.disk_usage(temporary).free):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from evalcore.completeness import MARKER
 from evalcore.discovery import Found, Listing, is_finished, listing_of, missing, step_of
 from evalcore.errors import CheckpointError, ConfigError
-from evalcore.sources.remote import File, Remote, asked, remote_of
+from evalcore.sources.remote import File, Remote, asked, part_of, remote_of
 from evalcore.sources.tree import Tree
 
 # By which stores tell a file from the same one at another time; the first there is.
@@ -124,9 +124,9 @@ def stored(url: str, fs: Any, path: str) -> Remote:
     path = path.rstrip("/")
 
     def get(name: str, folder: Path) -> None:
-        size, part = files[name].size, folder / f".{name}.part"
-        with part.open("wb") as stream:
-            for start in range(0, size, _PART):
+        size, part = files[name].size, folder / part_of(name)
+        with part.open("ab") as stream:
+            for start in range(stream.tell(), size, _PART):
                 with _asked(url):
                     stream.write(fs.cat_file(f"{path}/{name}", start=start, end=min(start + _PART, size)))
         part.replace(folder / name)

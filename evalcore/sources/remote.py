@@ -90,6 +90,11 @@ class Remote:
         return hashlib.sha256(orjson.dumps(listed)).hexdigest()[:12]
 
 
+def part_of(name: str) -> str:
+    """What a file is called until all of it is here, if whoever gets it can go on from its end."""
+    return f".{name}.part"
+
+
 def remote_of(
     url: str,
     above: tuple[str, ...],

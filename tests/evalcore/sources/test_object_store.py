@@ -161,6 +161,38 @@ def test_a_large_file_comes_in_parts(
     assert max(end - start for _, start, end in store.read) == 50
 
 
+@pytest.mark.parametrize("broken_by", [OSError("connection lost"), KeyboardInterrupt()])
+def test_a_file_is_gone_on_with_where_it_broke_off(
+    store: FlatStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_by: BaseException
+) -> None:
+    monkeypatch.setattr("evalcore.sources.object_store._PART", 50)
+    monkeypatch.setattr(
+        "evalcore.fetch.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda seconds: None)
+    )
+    cat_file, key = store.cat_file, f"{RUN}/step-30/vocab.txt"
+    store.objects[key] = bytes(range(256))
+
+    def breaking(path: str, start: int, end: int) -> bytes:
+        if (path, start) == (key, 150) and not broken:
+            broken.append(start)
+            raise broken_by
+        return cat_file(path, start=start, end=end)
+
+    broken: list[int] = []
+    monkeypatch.setattr(store, "cat_file", breaking)
+    remote = stored("s3://x", store, f"{RUN}/step-30")
+    if isinstance(broken_by, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            fetch(remote, tmp_path)
+        # Killed in the middle of what it wrote.
+        [part] = tmp_path.rglob(".vocab.txt.part")
+        os.truncate(part, 130)
+    folder = fetch(remote, tmp_path)
+    assert {f"{RUN}/step-30/{f.name}": f.read_bytes() for f in folder.iterdir()} == store.objects
+    then = [130, 180, 230] if isinstance(broken_by, KeyboardInterrupt) else [150, 200, 250]
+    assert [start for name, start, _ in store.read if name == key] == [0, 50, 100, *then]
+
+
 def test_a_store_that_is_away_when_all_is_here_is_asked_again(
     store: FlatStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
