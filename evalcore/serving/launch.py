@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
 _POLL = 0.2
 _LOG_LINES = 5
+_DYING = 5.0
+"""Seconds from when a server that dies answers no more to its end."""
 # The server listens already, or is somebody else's: a completion of one token comes soon or never.
 _PROBE = Client(request_timeout=120, max_retries=3)
 
@@ -72,8 +74,10 @@ def serving(server: Server, folder: Path | None, *, name: str, log_file: Path) -
             log.info("%s server up after %.1f s", server.type, time.monotonic() - started)
             yield endpoint
         except ServerError as error:
-            if (code := process.poll()) is None:
-                raise
+            try:
+                code = process.wait(_DYING)
+            except subprocess.TimeoutExpired:
+                raise error from None
             raise ServerError(
                 f"the {server.type} server died (exit code {code}): {error}; {_last_lines(log_file)}"
             ) from None
