@@ -23,13 +23,13 @@ _BOX = r"\\[A-Za-z]*(?:boxed|fbox)"
 # that escapes as in JSON) is a box too: the escape must not swallow the second one.
 # Without braces it holds the number, the letter or the command that follows, but no word: `\boxed 5`.
 _BARE = (
-    r"[-−]?\d++(?:[.,]\d++)*+(?![\w/^])|[A-Za-z](?![\w'’(^]|\s+[A-Za-z])"
-    rf"|(?!{_BOX})\\[A-Za-z]++(?:\{{(?:[^{{}}]|\{{[^{{}}]*\}})*+\}})*+(?![{{(\[])"
+    r"[-−]?\d++(?>(?:[.,]\d++)*)(?![\w/^])|[A-Za-z](?![\w'’(^]|\s+[A-Za-z])"
+    rf"|(?!{_BOX})\\[A-Za-z]++(?>(?:\{{(?>(?:[^{{}}]++|\{{[^{{}}]*\}})*)\}})*)(?![{{(\[])"
 )
 _BRACES = re.compile(rf"{_BOX}\s*(?:(\{{)|({_BARE}))|\\(?!{_BOX}).|[{{}}]", re.DOTALL)
 _BOX_OPENS = re.compile(_BOX + r"\s*\{")
 # What a prompt leaves to be filled in: `\boxed{}`, `\boxed{...}`, `\boxed{?}`.
-_BLANK = re.compile(r"(?:[\s~.…?_]|\\[,;:! ]|\\(?:q?quad|[lc]?dots)\b|\\text\{\s*\})*+")
+_BLANK = re.compile(r"(?>(?:[\s~.…?_]++|\\[,;:! ]|\\(?:q?quad|[lc]?dots)\b|\\text\{\s*\})*)")
 
 # Formulas hold no blank line; and "$5 per apple, $6 each" holds no formula.
 _DOLLARS = r"(?:[^$\n]|\n(?![ \t]*\n))+"
@@ -45,7 +45,8 @@ _JOINED = re.compile(r"\s*(?:[,;]\s*(?:(?:and|or)\b)?|(?:and|or)\b)\s*")
 # Thousands may be set apart by a comma or a space, thin ones of LaTeX included: 1,234 and 1 234 and 1\\,234.
 _NUMBER = re.compile(
     r"(?<![\w.^])[-−]?[$€£]?√?"
-    r"(?:(?:\d+(?:,\d{3})+|\d{1,3}(?:(?:[ \u00a0\u2009\u202f]|\\,|\{,\})\d{3})++(?!\d)|\d+)(?:\.\d+)?|\.\d+|[½⅓⅔¼¾])"
+    r"(?:(?:\d+(?:,\d{3})+|\d{1,3}(?>(?:(?:[ \u00a0\u2009\u202f]|\\,|\{,\})\d{3})+)(?!\d)|\d+)(?:\.\d+)?"
+    r"|\.\d+|[½⅓⅔¼¾])"
     r"(?:(?:\s\d+)?/\d+|(?::\d+| : \d+)+|e[-+]?\d+|(?:\s?(?:[x×*·]|\\times)\s?10)?(?:\^\{?[-−]?\d+\}?|⁻?[⁰¹²³⁴-⁹]+))?"
     r"[½⅓⅔¼¾]?(?:√\d+)?(?:\s?(?:\\?%|π))?"
 )
@@ -68,7 +69,7 @@ _ANNOUNCED = re.compile(
       | ^[#*_\s]{0,12}(?:the\s)?(?:final\s)?answer[*_\s]{0,6}$
       | 答案[*_]{0,3}(?:\s?[:：=]|是|为|為)
       | \#\#\#\#\s?+(?:(?!\d+[.)]\s|[*_]{0,3}[A-Za-z])|(?=[^\n]{0,200}+\Z))
-      | ^A:(?=[ \t]*+\S++(?:[ \t]\S++){0,5}+[ \t]*+$)
+      | ^A:(?=[ \t]*+\S++(?>(?:[ \t]\S++){0,5})[ \t]*+$)
       )
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
