@@ -31,6 +31,7 @@ def running_airflow(slurm: Slurm, folder: Path) -> Iterator[Airflow]:
     settings = {
         "EVALCORE_ENV_TOML": str(profile),
         "EVALCORE_INCLUDE": str(folder / "include"),
+        "EVALCORE_RESULTS": str(folder / "results"),
         "AIRFLOW_CONN_CLUSTER": slurm.connection_uri(),
         "WANDB_MODE": "offline",
         "OPENAI_API_KEY": SECRET,

@@ -60,6 +60,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator
     settings = {
         "EVALCORE_INCLUDE": str(folder / "include"),
         "EVALCORE_HISTORY": f"sqlite:///{folder / 'history.sqlite'}",
+        # Of runs that say nothing of it, as those that a DAG starts.
+        "EVALCORE_RESULTS": str(folder / "results"),
         "AIRFLOW_CONN_E2E_ALERTS": json.dumps(
             {"conn_type": "apprise", "extra": {"config": {"path": hook.url}}}
         ),

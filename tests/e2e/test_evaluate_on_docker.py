@@ -32,6 +32,7 @@ def airflow(engine: Engine, image: str, tmp_path_factory: pytest.TempPathFactory
         "EVALCORE_ENV_TOML": str(folder / "env.toml"),
         "EVALCORE_DATA": str(folder / "data"),
         "EVALCORE_CACHE": str(folder / "cache"),
+        "EVALCORE_RESULTS": str(folder / "results"),
         "DOCKER_HOST": engine.url,
         "WANDB_MODE": "offline",
         "OPENAI_API_KEY": SECRET,
