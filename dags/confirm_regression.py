@@ -8,6 +8,9 @@ both checkpoints and on fresh seeds, before anybody is told.
 became of the alarms; what could not be looked at again counts as confirmed, and says why. **alert** sends what is
 confirmed to the channels of the training run's file in `tracked/`; a channel that fails is tried again, and the
 evaluation is not touched by it. **acknowledge** then waits for somebody to say that they know.
+
+A run that failed before **settle** had decided is started again, under its id with `__2`, by whichever of those
+three DAGs looks next.
 """
 
 from __future__ import annotations

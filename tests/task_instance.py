@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass
 class TaskInstance:
-    """What of a task instance the operators use. ``state`` is what Airflow's database says of it."""
+    """What of a task instance the operators use. ``state`` is what Airflow's database says of it.
+
+    runs: the states of runs of confirm_regression, by id.
+    """
 
     xcoms: dict[str, Any] = field(default_factory=dict)
     dag_id: str = "evaluate"
@@ -16,9 +19,15 @@ class TaskInstance:
     task_id: str = "generate"
     map_index: int = -1
     state: str = "running"
+    runs: dict[str, str] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value
+
+    def get_dr_count(self, dag_id: str, *, run_ids: list[str], states: list[str] | None) -> int:
+        assert dag_id == "confirm_regression"
+        found = [self.runs[run] for run in run_ids if run in self.runs]
+        return sum(states is None or state in states for state in found)
 
     def get_task_states(
         self, dag_id: str, *, map_index: int, task_ids: list[str], run_ids: list[str]

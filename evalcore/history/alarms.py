@@ -72,7 +72,8 @@ class Alarm:
     evaluation, base_evaluation: ids in the history; confirmation, base_confirmation: of both checkpoints on fresh
     seeds, None where there are none. reason: why it is held or refuted, or was confirmed without fresh seeds.
     raised_by: the run of evaluate_checkpoint that found it, ``{evaluation, params}``, as confirm_regression takes it;
-    empty where there was none.
+    empty where there was none. confirming: the id of the run of confirm_regression that is to look at it again; empty
+    where nobody has asked for one.
     """
 
     id: int
@@ -94,6 +95,7 @@ class Alarm:
     acknowledged_by: str | None
     note: str
     raised_by: Mapping[str, Any]
+    confirming: str
 
 
 class Alarms:
@@ -127,6 +129,18 @@ class Alarms:
         """Those of some ids, in their order; what was held is suspected now. ResultsError if one is unknown."""
         with self._history.writing() as connection:
             _release(connection, ids)
+            return _of(connection, ids)
+
+    def claim(self, ids: Sequence[int], run: str) -> list[Alarm]:
+        """Those of some ids, in their order; a run of confirm_regression looks at those that none was to look at yet.
+
+        Of several runs that want an alarm at the same time one has it. ResultsError if an id is unknown.
+        """
+        table = schema.alarms
+        with self._history.writing() as connection:
+            # PostgreSQL lets the second wait here, and then look again whether it is nobody's.
+            is_nobodys = table.c.id.in_(ids) & table.c.confirming.is_(None)
+            connection.execute(update(table).where(is_nobodys).values(confirming=run))
             return _of(connection, ids)
 
     def get(self, ids: Sequence[int]) -> list[Alarm]:
@@ -254,8 +268,9 @@ def _raise(
         },
     )
     id_: int = connection.execute(select(table.c.id).filter_by(**key)).scalar_one()
-    # Of what an older version held nobody knew; it could never go on.
-    unknown = (table.c.id == id_, table.c.state == State.HELD, table.c.raised_by.is_(None))
+    # Of what an older version raised nobody knew; it could never go on.
+    is_open = table.c.state.in_((State.HELD, State.SUSPECTED))
+    unknown = (table.c.id == id_, is_open, table.c.raised_by.is_(None))
     connection.execute(update(table).where(*unknown).values(raised_by=raised_by))
     return id_
 
@@ -333,6 +348,7 @@ def _select(connection: Connection, wanted: Sequence[ColumnElement[bool]]) -> li
                 raised_at=utc(row["raised_at"]),
                 acknowledged_at=acknowledged_at and utc(acknowledged_at),
                 raised_by=row["raised_by"] or {},
+                confirming=row["confirming"] or "",
             )
         )
     return found

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from evalcore.summarize import Counts
 from evalcore.tally import COLUMNS
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration: a database that has it needs none, and Alembic is not even imported."""
 
 METRICS = (*COLUMNS, "no_answer", "avg_tokens")
@@ -161,6 +161,7 @@ alarms = Table(
     Column("acknowledged_by", Text),
     Column("note", Text, nullable=False),
     Column("raised_by", JSON(none_as_null=True)),
+    Column("confirming", Text),
     UniqueConstraint("evaluation_id", "base_evaluation_id", "kind"),
     # Nobody is told twice of one baseline, whichever processes settle alarms at the same time.
     Index(

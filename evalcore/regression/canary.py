@@ -184,16 +184,18 @@ def hold(history: History, cluster: str) -> str:
     return f"the stack moved: {newest.run} of {newest.raised_at:%Y-%m-%d}: {newest.reason}"
 
 
-def to_release(history: History) -> list[Alarm]:
-    """The held alarms that nothing holds any more, the first raised first.
+def to_confirm(history: History, run: str | None = None) -> list[Alarm]:
+    """The alarms of which nothing has become yet, and that nothing holds (any more); the first raised first.
 
-    Of one without ``raised_by`` it is not known on which cluster it was found, nor how to ask again: it is left out.
+    A run of confirm_regression may look at one already. Of one without ``raised_by`` it is not known on which cluster
+    it was found, nor how to ask again: it is left out. run: of that training run alone.
     """
-    held: dict[str, list[Alarm]] = {}
-    for alarm in Alarms(history).find(state=State.HELD):
-        if alarm.raised_by:
-            held.setdefault(alarm.raised_by["params"]["cluster"], []).append(alarm)
-    free = (alarms for cluster, alarms in held.items() if not hold(history, cluster))
+    open_: dict[str, list[Alarm]] = {}
+    for state in (State.HELD, State.SUSPECTED):
+        for alarm in Alarms(history).find(run=run, state=state):
+            if alarm.raised_by:
+                open_.setdefault(alarm.raised_by["params"]["cluster"], []).append(alarm)
+    free = (alarms for cluster, alarms in open_.items() if not hold(history, cluster))
     return sorted(chain.from_iterable(free), key=lambda it: it.id)
 
 

@@ -1,5 +1,7 @@
 """A suspected regression is looked at again, on fresh seeds, before anybody is told.
 
+>>> confirmations(history, alarms)                    # of the DAG confirm_regression, which does the rest
+[{'trigger_run_id': 'confirm__7__ckpt__llama-8b__step-1000__5f0c…', 'conf': {'alarms': [7], …}}]
 >>> runs = requests(history, alarms, params)          # of the DAG evaluate_checkpoint: both checkpoints, alike
 >>> settle(history, alarms)                           # when they are done
 [Alarm(…, state=<State.CONFIRMED: 'confirmed'>, confirmation=51, base_confirmation=52)]
@@ -44,25 +46,33 @@ def suspicions(
     return found
 
 
-def confirming(alarms: Sequence[int], raised_by: Mapping[str, Any]) -> dict[str, Any]:
-    """The run of confirm_regression that looks at some alarms again: ``{trigger_run_id, conf}``.
+def confirmations(history: History, alarms: Iterable[Alarm]) -> list[dict[str, Any]]:
+    """The runs of confirm_regression that look at some alarms again: ``{trigger_run_id, conf}`` of each.
 
-    Its id follows from theirs: one for the same alarms, however often and from wherever it is asked for.
-
-    Args:
-        raised_by: the run of evaluate_checkpoint that found them, ``{evaluation, params}``.
+    One for the alarms that the same run of evaluate_checkpoint has raised. Its id follows from theirs and stays
+    theirs: whoever asks, and however often, no alarm has two. All have ``raised_by``.
     """
-    ids = sorted(alarms)
-    named = f"confirm__{'_'.join(map(str, ids))}__{raised_by['evaluation']}"
-    return {"trigger_run_id": named[:_ID_LENGTH], "conf": {"alarms": ids, **raised_by}}
+    store = Alarms(history)
+    given = sorted(alarms, key=lambda it: it.id)
+    new: dict[str, list[int]] = {}
+    for alarm in given:
+        if not alarm.confirming:
+            new.setdefault(alarm.raised_by["evaluation"], []).append(alarm.id)
+    for evaluation, ids in new.items():
+        store.claim(ids, f"confirm__{'_'.join(map(str, ids))}__{evaluation}"[:_ID_LENGTH])
+    runs: dict[str, list[Alarm]] = {}
+    for alarm in store.get([it.id for it in given]):
+        runs.setdefault(alarm.confirming, []).append(alarm)
+    return [
+        {"trigger_run_id": run, "conf": {"alarms": [it.id for it in alike], **alike[0].raised_by}}
+        for run, alike in runs.items()
+    ]
 
 
-def confirmations(alarms: Iterable[Alarm]) -> list[dict[str, Any]]:
-    """As ``confirming``: a run for the alarms of each evaluation."""
-    found: dict[str, list[Alarm]] = {}
-    for alarm in alarms:
-        found.setdefault(alarm.raised_by["evaluation"], []).append(alarm)
-    return [confirming([it.id for it in alike], alike[0].raised_by) for alike in found.values()]
+def attempt(run: str, number: int) -> str:
+    """The id of the second, third, … run in place of one that failed; of the first it is ``run``."""
+    # Of an id that is cut off the alarms' own are kept, which come first.
+    return run if number == 1 else f"{run[: _ID_LENGTH - 10]}__{number}"
 
 
 def unconfirmable(alarms: Sequence[Alarm], params: Mapping[str, Any]) -> str:

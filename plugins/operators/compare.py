@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
+from operators.confirm import to_start
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -16,13 +18,13 @@ XCOM_COMPARED = "compared"
 
 
 class CompareOperator(BaseOperator):
-    """Prints the comparison; returns ``{trigger_run_id, conf}`` of the one run that is to confirm a loss, or none.
+    """Prints the comparison; returns ``{trigger_run_id, conf}`` of each run that is to confirm a loss.
 
     The XCom ``compared`` is ``{verdict, sentence, alpha, held}``. Skipped while there is no baseline.
 
     Baseline, margins and critical benchmarks are those that ``evalcore.regression.lineage`` takes. What got worse is
-    to be confirmed until something became of it; held back, while a canary says that the stack has moved, for the
-    reason in ``held``.
+    to be confirmed until something became of it, by one run of confirm_regression; what earlier checkpoints lost too,
+    if theirs has failed. It is held back, while a canary says that the stack has moved, for the reason in ``held``.
 
     :param recorded: ids of the evaluations by benchmark, from ``record``.
     """
@@ -38,8 +40,8 @@ class CompareOperator(BaseOperator):
         # Here: they import what reading a DAG need not wait for.
         from evalcore.compare import as_text, sentence
         from evalcore.history import open_history
-        from evalcore.history.alarms import State
-        from evalcore.regression.confirmation import confirming
+        from evalcore.regression.canary import to_confirm
+        from evalcore.regression.confirmation import confirmations
         from evalcore.regression.lineage import judge_checkpoint
 
         ti, params = context["ti"], context["params"]
@@ -48,7 +50,8 @@ class CompareOperator(BaseOperator):
         raised_by = {"evaluation": ti.run_id, "params": dict(params)}
         with open_history() as history:
             found = judge_checkpoint(history, list(self.recorded.values()), params["cluster"], raised_by)
-        compared = found.compared
+            compared = found.compared
+            asked = confirmations(history, to_confirm(history, compared.checkpoint.run))
         for line in as_text(compared).splitlines():
             self.log.info("%s", line)
         if not compared.benchmarks:
@@ -57,5 +60,4 @@ class CompareOperator(BaseOperator):
             self.log.warning("held back: %s", found.held)
         verdict = {"verdict": str(compared.verdict), "sentence": sentence(compared)}
         ti.xcom_push(XCOM_COMPARED, {**verdict, "alpha": found.alpha, "held": found.held})
-        open_ = [alarm.id for alarm in found.alarms if alarm.state is State.SUSPECTED]
-        return [confirming(open_, raised_by)] if open_ else []
+        return to_start(ti, asked)

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow.sdk.definitions.context import Context
+
+CONFIRMATION = "confirm_regression"
 
 _AT_ONCE = 200
 """Confirmations a time. Airflow maps a task 1,024 times at most; the rest is found the next night."""
 
 
-class ReleaseOperator(BaseOperator):
-    """Returns ``{trigger_run_id, conf}`` of each run of confirm_regression in which held alarms go on.
+def to_start(ti: Any, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of some runs of confirm_regression that are not there yet, and in place of each that failed another.
 
-    One for each evaluation whose alarms no canary holds any more. That run releases them, this task does
-    not: tried again, or in two DAGs at once, it returns the same runs, and what could not be started is found again.
+    One that failed, and whose alarms are open still, has not said what became of them: it was killed, or the history
+    was away. Two tasks that ask at the same time find the same ids, and Airflow starts each once.
+    """
+    from evalcore.regression.confirmation import attempt
+
+    def is_there(run: str, states: list[str] | None = None) -> bool:
+        return bool(ti.get_dr_count(dag_id=CONFIRMATION, run_ids=[run], states=states))
+
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        if len(found) == _AT_ONCE:
+            break
+        ids = (attempt(run["trigger_run_id"], number) for number in count(1))
+        next_ = next(id_ for id_ in ids if not is_there(id_, ["failed"]))
+        if not is_there(next_):
+            found.append({**run, "trigger_run_id": next_})
+    return found
+
+
+class ReleaseOperator(BaseOperator):
+    """Returns ``{trigger_run_id, conf}`` of each run of confirm_regression in which open alarms go on.
+
+    One for each evaluation whose alarms no canary holds any more, and for each whose run has failed. That run
+    releases what was held, this task does not: what could not be started is found again.
     """
 
     ui_color = "#f3ecfa"
@@ -26,15 +53,18 @@ class ReleaseOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.history import open_history
-        from evalcore.regression.canary import to_release
+        from evalcore.regression.canary import to_confirm
         from evalcore.regression.confirmation import confirmations
 
         with open_history() as history:
-            runs = confirmations(to_release(history))
-        for run in runs[:_AT_ONCE]:
+            asked = confirmations(history, to_confirm(history))
+        runs = to_start(context["ti"], asked)
+        for run in runs:
             conf = run["conf"]
-            self.log.info("nothing holds the alarms of %s any more: %s", conf["evaluation"], conf["alarms"])
-        return runs[:_AT_ONCE]
+            self.log.info(
+                "%s: alarms %s of %s go on", run["trigger_run_id"], conf["alarms"], conf["evaluation"]
+            )
+        return runs
 
 
 class ConfirmOperator(BaseOperator):

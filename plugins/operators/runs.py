@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 
 from operators.alert import AlertOperator
+from operators.confirm import CONFIRMATION
 
 if TYPE_CHECKING:
     from airflow.sdk import XComArg
@@ -40,7 +41,7 @@ def confirmed(runs: XComArg) -> MappedOperator:
     """
     return TriggerDagRunOperator.partial(
         task_id="confirm",
-        trigger_dag_id="confirm_regression",
+        trigger_dag_id=CONFIRMATION,
         skip_when_already_exists=True,
         openlineage_inject_parent_info=False,
     ).expand_kwargs(runs)

@@ -138,6 +138,11 @@ def test_a_stack_that_moved_holds_back_what_is_said_of_models_until_somebody_kno
     for dag, run in ((EVALUATION, ran), (NIGHT, second)):
         assert states(airflow, dag, run)["confirm"] == ["skipped"], "nobody confirms what is held back"
 
+    # A run that fails before it knows of its alarm: another one takes its place.
+    failed = airflow.trigger(CONFIRMATION, {}, f"confirm__{held.id}__{ran}")
+    airflow.wait(CONFIRMATION, failed, timeout=LONG)
+    airflow.request("PATCH", f"/dags/{CONFIRMATION}/dagRuns/{quote(failed, safe='')}", {"state": "failed"})
+
     # Acknowledged, nothing holds it any more: it is asked again under the stack of the day, and told.
     asked = airflow.request("GET", f"/dags/{ACKNOWLEDGEMENT}/dagRuns")["dag_runs"]
     (waiting,) = [run["dag_run_id"] for run in asked if run["conf"] == {"alarms": [moved.id]}]
@@ -146,6 +151,7 @@ def test_a_stack_that_moved_holds_back_what_is_said_of_models_until_somebody_kno
     assert airflow.wait(ACKNOWLEDGEMENT, waiting, timeout=LONG) == "success"
     (confirmation,) = airflow.xcom(ACKNOWLEDGEMENT, waiting, "release")
     assert confirmation["conf"]["evaluation"] == ran
+    assert confirmation["trigger_run_id"] == f"{failed}__2"
     assert airflow.wait(CONFIRMATION, confirmation["trigger_run_id"], timeout=LONG) == "success"
     (told,) = alarms(airflow, "model")
     assert (told.id, told.state) == (held.id, State.CONFIRMED)

@@ -111,6 +111,41 @@ def test_what_raised_an_alarm_first_stays(history: History, tmp_path: Path) -> N
     assert alarms.get([canary.id, alarm.id]) == [canary, again]
 
 
+def test_one_run_looks_at_an_alarm_whoever_asks_next(history: History, tmp_path: Path) -> None:
+    base, *new = (evaluated(history, tmp_path, step) for step in (100, 200, 300))
+    alarms = Alarms(history)
+    first, second = (alarms.raise_([suspicion(id_, base)], held="the canary moved")[0] for id_ in new)
+    assert (first.confirming, second.confirming) == ("", "")
+    assert [it.confirming for it in alarms.claim([first.id], "run 1")] == ["run 1"]
+    again = alarms.claim([second.id, first.id], "run 2")
+    assert [(it.id, it.confirming) for it in again] == [(second.id, "run 2"), (first.id, "run 1")]
+    assert alarms.find(state=State.HELD) == again, "they are held as before"
+    with pytest.raises(ResultsError, match="no alarm 99"):
+        alarms.claim([99], "run 3")
+
+
+def test_of_two_runs_that_want_an_alarm_at_once_one_has_it(
+    history: History, url: str, tmp_path: Path
+) -> None:
+    base, *new = (evaluated(history, tmp_path, step) for step in (100, 200, 300, 400))
+    ids = [alarm.id for alarm in Alarms(history).raise_([suspicion(id_, base) for id_ in new])]
+    start = threading.Barrier(4)
+    found: list[list[str]] = []
+
+    def claim(run: str) -> None:
+        with open_history(url) as mine:
+            start.wait(30)
+            found.append([alarm.confirming for alarm in Alarms(mine).claim(ids, run)])
+
+    threads = [threading.Thread(target=claim, args=(f"run {number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [[found[0][0]] * 3] * 4, "all of them are told the same"
+    assert [alarm.confirming for alarm in Alarms(history).get(ids)] == found[0]
+
+
 def test_nobody_is_told_twice_of_one_baseline(history: History, tmp_path: Path) -> None:
     base, *new = (evaluated(history, tmp_path, step) for step in (100, 200, 300))
     alarms = Alarms(history)

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, create_engine, func, insert, inspect, select,
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import database, open_history, schema
 from evalcore.history.alarms import Alarms, Kind, State, Suspicion
-from evalcore.regression.canary import to_release
+from evalcore.regression.canary import to_confirm
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow
@@ -145,7 +145,8 @@ def test_what_the_first_version_recorded_is_kept(url: str) -> None:
     assert set(schema.METADATA.tables) == tables(url)
 
 
-def test_alarms_of_before_it_was_known_what_raises_them_are_kept(url: str) -> None:
+@pytest.mark.parametrize(("state", "held"), [(State.HELD, "it moved"), (State.SUSPECTED, "")])
+def test_alarms_of_before_it_was_known_what_raises_them_are_kept(url: str, state: State, held: str) -> None:
     now = datetime.now(UTC)
     with of_revision(url, "0002") as connection:
         rows = {
@@ -155,21 +156,21 @@ def test_alarms_of_before_it_was_known_what_raises_them_are_kept(url: str) -> No
             | {"server": {}, "complete": True, "evaluated_at": now, "scorecard": "s"}
             | dict.fromkeys(("folder", "settings", "evalcore"), "")
             | dict.fromkeys(("greedy", "judged", "needs_judge"), False),
-            schema.alarms: {"run": "r", "benchmark": "toy", "kind": "regression", "state": "held"}
+            schema.alarms: {"run": "r", "benchmark": "toy", "kind": "regression", "state": state}
             | {"baseline_id": 1, "evaluation_id": 1, "base_evaluation_id": 1, "margin": 0.01, "alpha": 0.05}
-            | {"reason": "it moved", "raised_at": now, "note": ""},
+            | {"reason": held, "raised_at": now, "note": ""},
         }
         for table, row in rows.items():
             connection.execute(insert(table).values(row))
     with open_history(url) as history:
-        (kept,) = Alarms(history).find(state=State.HELD)
-        assert (kept.reason, kept.raised_by) == ("it moved", {})
-        assert to_release(history) == [], "where it was found is not known, nor how to ask again"
+        (kept,) = Alarms(history).find(state=state)
+        assert (kept.reason, kept.raised_by, kept.confirming) == (held, {}, "")
+        assert to_confirm(history) == [], "where it was found is not known, nor how to ask again"
         run = {"evaluation": "ckpt__1", "params": {"cluster": "local"}}
         again = Suspicion(Kind.REGRESSION, 1, 1, 0.01, 0.05)
-        (known,) = Alarms(history).raise_([again], held="it moved", raised_by=run)
-        assert (known.id, known.state, known.raised_by) == (kept.id, State.HELD, run)
-        assert to_release(history) == [known]
+        (known,) = Alarms(history).raise_([again], held=held, raised_by=run)
+        assert (known.id, known.state, known.raised_by) == (kept.id, state, run)
+        assert to_confirm(history) == [known]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, next_migration: Path) -> None:

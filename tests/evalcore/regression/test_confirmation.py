@@ -16,8 +16,8 @@ from evalcore.history.store import History
 from evalcore.rates import MARGINS, RateKind
 from evalcore.regression.confirmation import (
     ALPHA,
+    attempt,
     confirmations,
-    confirming,
     requests,
     run_name,
     settle,
@@ -81,19 +81,44 @@ def test_the_alarms_of_an_evaluation_are_confirmed_by_one_run(history: History, 
         raised_by = {"evaluation": f"ckpt__{step}", "params": {**PARAMS, "seed": step}}
         suspicion = Suspicion(kind, new, base, 0.01, 0.05)
         raised += Alarms(history).raise_([suspicion], held="it moved", raised_by=raised_by)
-    first, second = confirmations(raised)
+    first, second = confirmations(history, raised)
     assert first == {
         "trigger_run_id": "confirm__1_3__ckpt__200",
         "conf": {"alarms": [1, 3], "evaluation": "ckpt__200", "params": {**PARAMS, "seed": 200}},
     }
     assert (second["trigger_run_id"], second["conf"]["alarms"]) == ("confirm__2__ckpt__300", [2])
-    assert confirmations(reversed(raised)) == [first, second], "in whichever order they are found"
-    assert confirmations([]) == []
+    assert confirmations(history, reversed(raised)) == [first, second], "in whichever order they are found"
+    assert confirmations(history, []) == []
 
 
-def test_the_id_of_a_confirmation_is_no_longer_than_airflow_takes() -> None:
-    run = confirming([2, 1], {"evaluation": "e" * 250, "params": {}})
-    assert run["trigger_run_id"] == f"confirm__1_2__{'e' * 250}"[:250]
+def test_an_alarm_has_the_run_that_it_had_whatever_became_of_the_others(
+    history: History, tmp_path: Path
+) -> None:
+    store, suspected = Alarms(history), []
+    base, new = (record(history, tmp_path / "results", checkpoint("r", s), GOOD) for s in (100, 200))
+    raised_by = {"evaluation": "ckpt__1", "params": PARAMS}
+    for kind in (Kind.REGRESSION, Kind.LENGTH, Kind.TRUNCATION):
+        suspected += store.raise_([Suspicion(kind, new, base, 0.01, 0.05)], raised_by=raised_by)
+    (run,) = confirmations(history, suspected[:2])
+    store.settle(1, State.REFUTED)
+    rest = [alarm for alarm in store.get([2, 3]) if alarm.state is State.SUSPECTED]
+    again, other = confirmations(history, rest)
+    assert again == {**run, "conf": {**run["conf"], "alarms": [2]}}
+    assert (other["trigger_run_id"], other["conf"]["alarms"]) == ("confirm__3__ckpt__1", [3])
+    # As they were before anybody had asked: of two tasks at once the second is told what the first has said.
+    assert confirmations(history, suspected)[0] == run
+
+
+def test_the_ids_of_confirmations_are_no_longer_than_airflow_takes(history: History, tmp_path: Path) -> None:
+    base, new = (record(history, tmp_path / "results", checkpoint("r", s), GOOD) for s in (100, 200))
+    raised_by = {"evaluation": "e" * 250, "params": {}}
+    alarms = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, 0.01, 0.05)], raised_by=raised_by)
+    (run,) = confirmations(history, alarms)
+    ids = [attempt(run["trigger_run_id"], number) for number in (1, 2, 3, 999_999)]
+    assert ids[0] == run["trigger_run_id"] == f"confirm__1__{'e' * 250}"[:250]
+    assert len(set(ids)) == 4
+    assert max(map(len, ids)) <= 250
+    assert attempt("confirm__1__ckpt__2", 2) == "confirm__1__ckpt__2__2"
 
 
 def test_both_checkpoints_are_asked_again_alike_but_for_the_seed(

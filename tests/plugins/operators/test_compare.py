@@ -96,12 +96,33 @@ def test_what_got_worse_is_to_be_confirmed_once(tmp_path: Path) -> None:
         },
     }
     assert to_confirm(recorded, ti, suite="tiny") == [run], "until something became of it"
+    night = TaskInstance(run_id="ckpt__r__1__night")
+    assert to_confirm(recorded, night) == [run], "whoever finds it, it is one and the same run"
+    night.runs["confirm__1__ckpt__r__1"] = "running"
+    assert to_confirm(recorded, night) == []
     with open_history() as history:
         (alarm,) = Alarms(history).find()
         assert (alarm.kind, alarm.state, alarm.alpha) == (Kind.REGRESSION, State.SUSPECTED, spent(0.05, 2))
         assert (alarm.checkpoint.name, alarm.baseline.name) == ("step-1500", "step-1200")
         Alarms(history).settle(alarm.id, State.REFUTED)
     assert to_confirm(recorded, ti, suite="tiny") == []
+
+
+def test_the_next_checkpoint_finds_that_the_confirmation_of_the_last_one_failed(tmp_path: Path) -> None:
+    for step, right in ((900, 3), (1200, 1)):
+        recorded = record(toy=results(tmp_path, step, right))
+        record(toy=results(tmp_path, step, right, run="other"))
+    (lost,) = to_confirm(recorded, TaskInstance(run_id="ckpt__r__1200"))
+    recorded = record(toy=results(tmp_path, 1500, 1))
+    ti = TaskInstance(run_id="ckpt__r__1500", runs={lost["trigger_run_id"]: "failed"})
+    assert to_confirm(recorded, ti) == [{**lost, "trigger_run_id": "confirm__1__ckpt__r__1200__2"}]
+    with open_history() as history:
+        evaluation = history.evaluations(run="other")[0].id
+    ti.run_id = "ckpt__other__1200"
+    (own,) = to_confirm({"toy": evaluation}, ti)
+    assert own["trigger_run_id"] == "confirm__2__ckpt__other__1200", (
+        "of another training run nothing is started"
+    )
 
 
 def test_compared_again_after_others_were_evaluated_it_is_judged_as_it_was(tmp_path: Path) -> None:
@@ -202,9 +223,10 @@ def test_alarms_are_of_what_is_critical(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "evalcore.regression.lineage.hold", lambda _, cluster: f"the stack of {cluster} moved"
-    )
+    for module in ("lineage", "canary"):
+        monkeypatch.setattr(
+            f"evalcore.regression.{module}.hold", lambda _, cluster: f"the stack of {cluster} moved"
+        )
     for step, right in ((900, 3), (1200, 1)):
         recorded = record(toy=results(tmp_path, step, right))
     ti = TaskInstance()
@@ -215,7 +237,8 @@ def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: 
             (State.HELD, "the stack of local moved")
         ]
     # The run that goes on, whoever is first to find that nothing holds it any more.
-    released = ReleaseOperator(task_id="release").execute({})  # type: ignore[typeddict-item]
+    monkeypatch.setattr("evalcore.regression.canary.hold", lambda _, cluster: "")
+    released = ReleaseOperator(task_id="release").execute({"ti": ti})  # type: ignore[typeddict-item]
     assert [run["trigger_run_id"] for run in released] == [f"confirm__1__{ti.run_id}"]
     monkeypatch.setattr("evalcore.regression.lineage.hold", lambda _, cluster: "")
     assert to_confirm(recorded, ti) == released

@@ -75,8 +75,9 @@ def held(folder: Path, step: int) -> Alarm:
         return Alarms(history).raise_([suspicion], held="the stack moved", raised_by=raised_by)[0]
 
 
-def release() -> list[dict[str, Any]]:
-    return ReleaseOperator(task_id="release").execute({})  # type: ignore[typeddict-item]
+def release(**runs: str) -> list[dict[str, Any]]:
+    """runs: the states of runs of confirm_regression that are there already."""
+    return ReleaseOperator(task_id="release").execute({"ti": TaskInstance(runs=runs)})  # type: ignore[typeddict-item]
 
 
 def test_what_nothing_holds_any_more_has_one_run_that_releases_it(
@@ -96,7 +97,36 @@ def test_what_nothing_holds_any_more_has_one_run_that_releases_it(
     with open_history() as history:
         states = [it.state for it in Alarms(history).get([first.id, second.id])]
     assert states == [State.SUSPECTED, State.HELD]
-    assert release() == runs[1:]
+    assert release(confirm__1__ckpt__200="running") == runs[1:]
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_a_run_that_failed_is_started_again_as_another_until_something_became_of_the_alarm(
+    tmp_path: Path, began: bool
+) -> None:
+    alarm = held(tmp_path, 200)
+    first, second, third = (f"confirm__1__ckpt__200{nth}" for nth in ("", "__2", "__3"))
+    (run,) = release()
+    assert run["trigger_run_id"] == first
+    if began:
+        ConfirmOperator(task_id="confirm").execute({"params": run["conf"], "dag_run": Run(first)})  # type: ignore[typeddict-item]
+    for state in ("queued", "running", "success"):
+        assert release(**{first: state}) == []
+    again = [{**run, "trigger_run_id": second}]
+    assert release(**{first: "failed"}) == again
+    assert release(**{first: "failed"}) == again, "two tasks at once start the same one"
+    assert release(**{first: "failed", second: "running"}) == []
+    assert release(**{first: "failed", second: "failed"}) == [{**run, "trigger_run_id": third}]
+    with open_history() as history:
+        Alarms(history).settle(alarm.id, State.REFUTED)
+    assert release(**{first: "failed", second: "failed"}) == []
+
+
+def test_what_was_told_by_a_run_that_failed_later_is_not_looked_at_again(alarm: Alarm) -> None:
+    with open_history() as history:
+        (claimed,) = Alarms(history).claim([alarm.id], "confirm__1__ckpt__r")
+    assert settle(claimed, Finished()) == [{"alarms": [alarm.id]}]
+    assert release(confirm__1__ckpt__r="failed") == []
 
 
 def test_no_more_are_released_at_once_than_airflow_maps(
