@@ -17,7 +17,7 @@ from evalcore.compare import MARGIN, as_text, compare_folders, compare_recorded,
 from evalcore.comparison import Verdict
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import open_history
-from evalcore.manifest import COUNTS
+from evalcore.manifest import COUNTS, Manifest
 from evalcore.regression.baseline import choose
 from evalcore.summarize import summarize
 from evalcore.tally import COLUMNS as TABLE
@@ -329,6 +329,20 @@ def test_a_judges_verdicts_count_where_the_benchmark_needs_one(tmp_path: Path) -
             history.record(folder)
         newest, older = history.evaluations(run="tiny")
         assert compare_recorded(history, [(newest, older)]).benchmarks == (it,)
+
+
+@pytest.mark.parametrize(("needs", "judged"), [(True, False), (False, True)])
+def test_a_judge_that_nobody_needs_or_asked_decides_nothing(
+    tmp_path: Path, needs: bool, judged: bool
+) -> None:
+    for step, right in ((900, 1), (1800, 3)):
+        folder = evaluated(tmp_path, step, {f"p{i}": right for i in range(8)}, judged=judged)
+        made_by = Manifest.load(folder)
+        benchmark = made_by.benchmark.model_copy(update={"needs_judge": needs})
+        made_by.model_copy(update={"benchmark": benchmark}).save(folder)
+        assert summarize(folder).judged is judged
+    [it] = compare_folders(tmp_path / "step-1800", tmp_path / "step-900").benchmarks
+    assert (it.column, it.base_value, it.value) == ("symbolic_correct", 0.25, 0.75)
 
 
 def test_what_the_new_one_lacks_is_said(tmp_path: Path) -> None:

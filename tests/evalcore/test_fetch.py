@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -119,8 +121,11 @@ def test_what_is_whole_is_kept_and_the_rest_fetched_again(hub: Hub, source: Path
     (left / ".cache" / "huggingface").mkdir(parents=True)
     (left / ".cache" / "huggingface" / "x.incomplete").write_bytes(b"half")
     (left / f".{FIRST}.part").write_bytes(b"half")
+    elsewhere = shutil.copytree(source, tmp_path / "elsewhere")
+    (left / "linked").symlink_to(elsewhere)
     folder = fetch(remote, tmp_path)
     assert files(folder) == files(source)
+    assert files(elsewhere) == files(source), "what a link leads to is somebody else's"
     assert asked(hub) == sorted([FIRST, SECOND, "tokenizer.json", "config.json"])
 
 
@@ -236,15 +241,20 @@ def local(source: Path) -> Remote:
     return Remote("far://run/step-1", "run", "step-1", 1, sizes, get)
 
 
-def test_a_source_that_is_away_is_asked_again(
-    local: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(
-        module,
-        "time",
-        SimpleNamespace(monotonic=lambda: clock.now, sleep=lambda s: setattr(clock, "now", clock.now + s)),
-    )
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The seconds that it is, and those that were slept."""
+    clock = SimpleNamespace(now=0.0, slept=[])
+
+    def sleep(seconds: float) -> None:
+        clock.slept.append(seconds)
+        clock.now += seconds
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    return clock
+
+
+def test_a_source_that_is_away_is_asked_again(local: Remote, tmp_path: Path, clock: SimpleNamespace) -> None:
     comes_back = 300.0
 
     def get(name: str, folder: Path) -> None:
@@ -259,6 +269,78 @@ def test_a_source_that_is_away_is_asked_again(
     with pytest.raises(Unavailable, match="far away"):
         fetch(away, tmp_path / "other")
     assert clock.now < comes_back
+
+
+def test_it_is_asked_less_and_less_often_until_it_was_away_for_long(
+    local: Remote, tmp_path: Path, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    def get(name: str, folder: Path) -> None:
+        if not clock.slept:
+            clock.now = 10 * module.PATIENCE  # it was slow before it failed
+        raise Unavailable("far away")
+
+    only = {"config.json": local.files["config.json"]}
+    with pytest.raises(Unavailable, match="far away"):
+        fetch(replace(local, files=only, get=get), tmp_path)
+    assert clock.slept == [1, 2, 4, 8, 16, 32, *[60] * 8], "in all as long as there is patience for"
+    said = "far away; asking again for config.json in"
+    assert [message for message in caplog.messages if "far away" in message][:2] == [
+        f"{said} 1 s",
+        f"{said} 2 s",
+    ]
+
+
+@pytest.mark.usefixtures("clock")
+def test_files_that_others_take_the_place_of_are_no_checkpoint(local: Remote, tmp_path: Path) -> None:
+    asked = []
+
+    def now() -> dict[str, File]:
+        asked.append(1)
+        if len(asked) < 3:
+            raise Unavailable("far away")
+        return there
+
+    there = {**local.files, "of no interest.txt": File(1)}
+    assert fetch(replace(local, now=now), tmp_path / "same").is_dir()
+    assert len(asked) == 3, "it was away twice"
+    first, second, *_ = sorted(local.files)
+    del there[second]
+    there[first] = File(there[first].size, "another's hash")
+    with pytest.raises(
+        Unavailable, match=rf"{local.url}: {first} has changed while it was fetched; fetch it"
+    ):
+        fetch(replace(local, now=now), tmp_path / "other")
+    assert not folder_of(local, tmp_path / "other").exists()
+
+
+def test_it_is_said_how_far_it_is(
+    local: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ticks = itertools.count(step=2)  # seconds from one look to the next
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(module, "_LOG_SECONDS", 0.01)
+
+    def said(message: str) -> None:
+        until(lambda: f"{local.url}: {message}" in caplog.messages, message)
+
+    def get(name: str, folder: Path) -> None:
+        said("0 B of 40 MB, 0 B/s")
+        (folder / "gone").symlink_to("nowhere")  # as what is renamed while it is looked at
+        (folder / "library").mkdir()
+        with (folder / "library" / "half").open("wb") as file:
+            for megabytes in (8, 16):
+                file.truncate(megabytes * 1_000_000)
+                said(f"{megabytes} MB of 40 MB, 4 MB/s")
+                said(f"{megabytes} MB of 40 MB, 0 B/s")
+        (folder / "library" / "half").unlink()
+        until(lambda: " k" in caplog.messages[-1] or " 0 B of" in caplog.messages[-1], "that it is gone")
+        raise CheckpointError("enough")
+
+    with pytest.raises(CheckpointError, match="enough"):
+        fetch(replace(local, files={"weights": File(40_000_000)}, get=get), tmp_path)
+    assert ", -" not in caplog.text, "nothing is fetched backwards"
+    assert not any("say" in thread.name for thread in threading.enumerate())
 
 
 def test_a_disk_that_is_too_small(local: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,10 +425,39 @@ def test_the_rest_of_a_request_is_checked_first(hub: Hub, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1_290_000, "1 MB"), (999_999, "1 MB"), (13.51e9, "13.5 GB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.6, "1 kB"),
+        (1_000, "1 kB"),
+        (15_400, "15 kB"),
+        (999_999, "1 MB"),
+        (1_290_000, "1 MB"),
+        (13.51e9, "13.5 GB"),
+        (1.2345e12, "1,234.5 GB"),
+    ],
 )
 def test_sizes(size: float, text: str) -> None:
     assert module.size_text(size) == text
+
+
+def test_a_cluster_is_asked_for_the_outlook(source: Path, tmp_path: Path) -> None:
+    def asked_there(config: EvalConfig) -> subprocess.CompletedProcess[bytes]:
+        argv = [sys.executable, "-m", "evalcore.fetch"]
+        said = config.model_dump_json(exclude_unset=True).encode()
+        return subprocess.run(argv, input=said, capture_output=True, check=False)
+
+    here = config(tmp_path).model_copy(update={"checkpoint": str(source)})
+    absent = here.model_copy(update={"checkpoint": str(tmp_path / "absent")})
+    for asked in (here, absent):
+        done = asked_there(asked)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert Outlook.from_json(done.stdout) == outlook(asked)
+    refused = asked_there(
+        config(tmp_path, benchmarks="nope:1").model_copy(update={"checkpoint": absent.checkpoint})
+    )
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert refused.stderr.decode().startswith("evalcore: error: unknown benchmark 'nope'")
 
 
 def test_what_a_login_shell_says_is_no_outlook() -> None:
