@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +82,15 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """All benchmarks of a checkpoint. refused: why some cannot be compared, by name."""
+    """All benchmarks of a checkpoint. refused: why some cannot be compared, by name.
+
+    cards: the scorecards of both sides, by benchmark; of the history's evaluations there are none.
+    """
 
     checkpoint: Checkpoint
     benchmarks: tuple[Compared, ...]
     refused: Mapping[str, str]
+    cards: Mapping[str, tuple[Scorecard, Scorecard]] = field(default_factory=dict, compare=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -143,7 +147,8 @@ def compare_folders(
             "NeMo-Skills' files do not say how they were asked: that both were asked alike is up to you"
         )
     checkpoint = here[next(iter(alone))].checkpoint
-    return _all(checkpoint, [alone[name] for name in here if name in alone], refused, advisory, alpha)
+    compared = _all(checkpoint, [alone[name] for name in here if name in alone], refused, advisory, alpha)
+    return replace(compared, cards={name: (here[name].card, there[name].card) for name in alone})
 
 
 def compare_recorded(

@@ -1,7 +1,7 @@
 """A metric over a training run's steps, with its band: a PNG for reports, a page with values to hover over.
 
 >>> compared = compare_folders(new, base)
->>> draw(of_comparison(compared, new, base), sentence(compared), [Path("step-1800.png"), Path("step-1800.html")])
+>>> draw(of_comparison(compared), sentence(compared), [Path("step-1800.png"), Path("step-1800.html")])
 
 A panel for each benchmark. Only comparable evaluations are in one: of one benchmark under one fingerprint. The page
 needs nothing but itself: no script, and nothing is fetched. The same numbers give the same bytes.
@@ -111,20 +111,14 @@ def check(files: Iterable[Path]) -> None:
             )
 
 
-def of_comparison(compared: Comparisons, folder: Path, baseline: Path) -> list[Panel]:
+def of_comparison(compared: Comparisons) -> list[Panel]:
     """The benchmarks of two compared folders, among the training run's other checkpoints as the history has them.
 
     Without a history there are the two checkpoints alone, and the log says why.
-
-    Raises:
-        ResultsError: the folders' scorecards are gone meanwhile.
     """
-    from evalcore.compare import read  # here: it needs scipy, which a run's own plot does not
-
-    here, there = ({name: side.card for name, side in read(place).items()} for place in (folder, baseline))
-    others = _recorded(compared, here)
+    others = _recorded(compared)
     panels = (
-        _compared(it, here[it.benchmark], there[it.benchmark], others.get(it.benchmark, ()))
+        _compared(it, *compared.cards[it.benchmark], others.get(it.benchmark, ()))
         for it in compared.benchmarks
         if it.pairs
     )
@@ -193,19 +187,20 @@ def draw(panels: Sequence[Panel], title: str, files: Iterable[Path]) -> None:
                 write_file(file, stream.getvalue())
 
 
-def _recorded(compared: Comparisons, cards: Mapping[str, Scorecard]) -> dict[str, list[Evaluation]]:
+def _recorded(compared: Comparisons) -> dict[str, list[Evaluation]]:
     """What the history has of the checkpoint's training run that is comparable, by benchmark."""
+    fingerprints = {name: new.fingerprint for name, (new, _) in compared.cards.items()}
     try:
         with open_history() as history:
             return {
                 it.benchmark: history.evaluations(
                     run=compared.checkpoint.run,
                     benchmark=it.benchmark,
-                    fingerprint=cards[it.benchmark].fingerprint,
+                    fingerprint=fingerprints[it.benchmark],
                     mode="greedy" if it.mode == "greedy" else None,
                 )
                 for it in compared.benchmarks
-                if cards[it.benchmark].fingerprint
+                if fingerprints[it.benchmark]
             }
     except EvalError as error:
         log.warning("the plot is without the training run's other checkpoints: %s", error)

@@ -119,7 +119,7 @@ def compare(
     )
     typer.echo(as_text(compared, flips=flips), nl=False)
     if plot:
-        plots.draw(plots.of_comparison(compared, folder, baseline), sentence(compared), plot)
+        plots.draw(plots.of_comparison(compared), sentence(compared), plot)
     if fail_on_regression and compared.verdict is Verdict.REGRESSED:
         raise typer.Exit(3)
 

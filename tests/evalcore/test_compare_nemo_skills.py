@@ -148,9 +148,21 @@ def test_the_judges_verdicts_count_where_there_are_no_others(
     assert (it.column, it.mode, it.value) == (fields[0], *expected)
 
 
+def test_drawn_or_not_all_rows_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, base = results(tmp_path / "run" / "step-1800", NEW), results(tmp_path / "run" / "step-900", BASE)
+    read = []
+    evaluated = nemo_skills.evaluated
+    monkeypatch.setattr(nemo_skills, "evaluated", lambda folder: (read.append(folder), evaluated(folder))[1])
+    plot = tmp_path / "plot.html"
+    done = CliRunner().invoke(app, ["compare", str(new), str(base), "--plot", str(plot)])
+    assert done.exit_code == 0
+    assert "81.25%" in plot.read_text()
+    assert read == [folder / "eval-results" / "toy" for folder in (new, base)]
+
+
 def test_the_two_are_drawn_without_what_the_history_has_of_others(tmp_path: Path) -> None:
     new, base = results(tmp_path / "run" / "step-1800", NEW), results(tmp_path / "run" / "step-900", BASE)
-    [panel] = of_comparison(compare_folders(new, base), new, base)
+    [panel] = of_comparison(compare_folders(new, base))
     assert [(point.name, point.value) for point in panel.points] == [
         ("step-1800", 0.5625),
         ("step-900", 0.8125),

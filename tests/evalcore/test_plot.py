@@ -216,7 +216,7 @@ def test_a_comparison_is_drawn_among_the_runs_other_checkpoints(tmp_path: Path) 
     shutil.rmtree(folders[3])
     results(tmp_path, "step-400", 5, step=400, samples=8)  # since then
     new, base = folders[3], folders[1]
-    [found] = of_comparison(compare_folders(new, base, margin=0.03), new, base)
+    [found] = of_comparison(compare_folders(new, base, margin=0.03))
     assert [(it.step, it.value) for it in found.points] == [
         (100, 0.125),
         (200, 0.25),
@@ -234,10 +234,10 @@ def test_a_comparison_without_a_history_has_its_two_checkpoints(
 ) -> None:
     new, base = (results(tmp_path, f"step-{n}", n, step=n) for n in (3, 2))
     compared = compare_folders(new, base)
-    [recorded] = of_comparison(compared, new, base)
+    [recorded] = of_comparison(compared)
     assert not caplog.records, "one in which they are not is no reason to warn"
     monkeypatch.setenv("EVALCORE_HISTORY", "sqlite:////proc/nowhere/history.sqlite")
-    [found] = of_comparison(compared, new, base)
+    [found] = of_comparison(compared)
     assert found == recorded
     assert [it.name for it in found.points] == ["step-2", "step-3"]
     [record] = caplog.records
@@ -256,7 +256,7 @@ def test_a_greedy_comparison_draws_greedy_answers_and_a_judged_one_the_judges(tm
 
     evaluated(1, 2, samples=2)
     base, new = evaluated(2, 4, samples=0), evaluated(3, 6, samples=2)
-    [found] = of_comparison(compare_folders(new, base), new, base)
+    [found] = of_comparison(compare_folders(new, base))
     assert found.what == "greedy judge_correct"
     assert [it.value for it in found.points] == [0.25, 0.5, 0.75]
     with open_history() as history:
@@ -267,7 +267,7 @@ def test_a_greedy_comparison_draws_greedy_answers_and_a_judged_one_the_judges(tm
 
 def test_a_baseline_of_the_same_name_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
     new, base = results(tmp_path / "a", "final", 3, step=9), results(tmp_path / "b", "final", 2, step=9)
-    [found] = of_comparison(compare_folders(new, base), new, base)
+    [found] = of_comparison(compare_folders(new, base))
     assert [it.value for it in found.all_points] == [0.5, 0.75]
     assert [it.value for it in found.points] == [0.75]
     assert len(values_of(page_of([found], tmp_path))) == 2
