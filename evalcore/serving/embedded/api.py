@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -111,6 +112,8 @@ async def _misbehave(request: web.Request, handler: _Handler) -> web.StreamRespo
         await asyncio.sleep(_NEVER)
     if rule.kind == "delay":
         await asyncio.sleep(rule.amount)
+    while rule.kind == "hold" and os.path.exists(rule.file):
+        await asyncio.sleep(0.02)
     if rule.kind == "ignore_n":
         request[IGNORE_N] = True
     if rule.kind == "drop":

@@ -42,6 +42,8 @@ def test_options() -> None:
     assert (rule.when, rule.value, rule.amount) == ("every", 2, 0.05)
     (rule,) = Faults("delay:seconds=0.5").rules
     assert (rule.when, rule.value, rule.amount) == ("every", 1, 0.5)
+    (rule,) = Faults("hold:after=10:file=/tmp/hold").rules
+    assert (rule.when, rule.value, rule.file) == ("after", 10, "/tmp/hold")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,9 @@ def test_options() -> None:
         ("429:every=2.5", "out of range"),
         ("delay:seconds=-1", "out of range"),
         ("delay:seconds=nan", "out of range"),
+        ("hold:after=3", "file=PATH is missing"),
+        ("hold:seconds=3", "'seconds'; valid: .*after, file$"),
+        ("hang:file=x", "'file=x' is not a number"),
     ],
 )
 def test_bad_specs(spec: str, message: str) -> None:

@@ -53,7 +53,7 @@ def test_a_signal_ends_it_in_order(number: signal.Signals, checkpoint: Path) -> 
     with process(checkpoint) as (server, url):
         assert complete(url)["object"] == "text_completion"
         server.send_signal(number)
-        assert server.wait(10) == 0
+        assert server.wait(60) == 0
 
 
 def test_die_is_a_kill(checkpoint: Path) -> None:
@@ -61,7 +61,7 @@ def test_die_is_a_kill(checkpoint: Path) -> None:
         complete(url)
         with pytest.raises((urllib.error.URLError, ConnectionError)):
             complete(url)
-        assert server.wait(10) == -signal.SIGKILL
+        assert server.wait(60) == -signal.SIGKILL
 
 
 def test_arithmetic_uses_one_core(checkpoint: Path) -> None:
