@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from demo.standalone import Airflow
+
 DAG = "evaluate_checkpoint"
 LONG = 300.0
 """Seconds that a slow and busy machine may take for what takes seconds."""
@@ -18,6 +20,25 @@ QUICK = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
 }
 """What is dead is to be noticed in seconds here, not in minutes; what is only slow is not dead."""
+
+
+_ANSWERED = 14  # one of them to the question whether the server is up
+
+
+def held(hold: Path) -> list[str]:
+    """Overrides of a run whose generation gives some answers, and no more for as long as a file is there.
+
+    So what is to happen while it runs comes neither too early nor too late, however slow everything is.
+    """
+    server = f"server.args=[--faults,hold:after={_ANSWERED}:file={hold}]"
+    # Each answer its own request.
+    return ["client.group_samples=false", server]
+
+
+def is_watched(airflow: Airflow, run: str, attempt: int = 1) -> bool:
+    """Whether the triggerer has looked at the generate job: a task is deferred a while before that."""
+    logs = airflow.home.rglob(f"run_id={run}/task_id=generate/map_index=0/attempt={attempt}.log.trigger*")
+    return any("embedded server up" in log.read_text() for log in logs)
 
 
 def conf(results: Path, checkpoint: Path, **params: Any) -> dict[str, object]:

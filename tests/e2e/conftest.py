@@ -74,6 +74,16 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator
         yield running
 
 
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[Path]:
+    """A file by which generations are held (``whole_dag.held``), or others; in the folder of a test's results."""
+    file = tmp_path / "results" / "hold"
+    file.parent.mkdir()
+    file.touch()
+    yield file
+    file.unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
     """The late one, which knows most of its sums."""
