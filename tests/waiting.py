@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -20,6 +21,11 @@ def until(holds: Callable[[], Found], what: str = "it", timeout: float = 120.0) 
         assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
         time.sleep(0.02)
     return found
+
+
+def while_there(file: Path) -> str:
+    """A shell's command that ends when a file is gone."""
+    return f"while [ -e {file} ]; do sleep 0.05; done"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import stat
@@ -25,7 +26,7 @@ from evalcore.slurm import agent
 from evalcore.slurm.cluster import Cluster
 from evalcore.slurm.shell import Finished, Here
 from hooks.slurm import SshShell
-from waiting import until
+from waiting import until, while_there
 
 pytestmark = [pytest.mark.e2e, pytest.mark.beside]
 
@@ -145,9 +146,10 @@ def test_too_much_memory_is_no_reason_to_try_again(cluster: Cluster, slurm: Slur
 
 
 def test_time_that_is_up_goes_on_in_the_next_attempt(cluster: Cluster, slurm: Slurm, name: str) -> None:
-    command = ["bash", "-c", "trap 'echo stopping cleanly; exit 143' TERM; sleep 600 & wait"]
+    command = ["bash", "-c", "trap 'echo stopping cleanly; exit 143' TERM; echo up; sleep 600 & wait"]
     job = cluster.ensure(name, command, {})
-    slurm.end_now(running(cluster, job).id)
+    until(lambda: "up" in look(cluster, job).log, "the command")
+    slurm.end_now(look(cluster, job).id)
     found = ended(cluster, job)
     assert (found.status.state, found.status.detail) == (State.LOST, "TIMEOUT")
     assert "stopping cleanly" in found.log
@@ -245,7 +247,9 @@ def test_a_submission_that_lost_its_id_is_found_by_name(cluster: Cluster, slurm:
     assert ended(cluster, job).status.state is State.CANCELLED
 
 
-def test_a_connection_cut_after_the_job_was_accepted(cluster: Cluster, slurm: Slurm, name: str) -> None:
+def test_a_connection_cut_after_the_job_was_accepted(
+    cluster: Cluster, slurm: Slurm, name: str, hold: Path
+) -> None:
     shell = cluster.shell
 
     class Cutting:
@@ -258,7 +262,7 @@ def test_a_connection_cut_after_the_job_was_accepted(cluster: Cluster, slurm: Sl
             cut.start()
             try:
                 # So that its end cannot be seen before.
-                return shell.run(f"{command}; sleep 20", stdin, timeout=timeout)
+                return shell.run(f"{command}; {while_there(hold)}", stdin, timeout=timeout)
             finally:
                 cut.join()
 
@@ -272,25 +276,31 @@ def test_a_connection_cut_after_the_job_was_accepted(cluster: Cluster, slurm: Sl
     cluster.shell = Cutting()
     with pytest.raises(Unreachable):
         cluster.ensure(name, ["sleep", "600"], {})
+    hold.unlink()
     cluster.shell = shell
     job = cluster.ensure(name, ["sleep", "600"], {})
     assert running(cluster, job).id
     assert submissions(slurm, name) == 1
 
 
-@pytest.mark.parametrize("wrapper", ["touch BEGUN; sleep 1; exec SBATCH", "SBATCH && touch BEGUN; sleep 1"])
+@pytest.mark.parametrize("wrapper", ["touch BEGUN; HELD; exec SBATCH", "SBATCH && touch BEGUN; HELD"])
 def test_killed_while_it_submits(
     slurm: Slurm,
     profile: SlurmProfile,
     name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    hold: Path,
     wrapper: str,
 ) -> None:
     real = shutil.which("sbatch")
     assert real
     sbatch, begun = tmp_path / "sbatch", tmp_path / "begun"
-    text = wrapper.replace("SBATCH", f'{real} "$@"').replace("BEGUN", str(begun))
+    text = (
+        wrapper.replace("SBATCH", f'{real} "$@"')
+        .replace("BEGUN", str(begun))
+        .replace("HELD", while_there(hold))
+    )
     sbatch.write_text(f"#!/bin/bash\n{text}\n")
     sbatch.chmod(0o755)
     for variable, value in slurm.env.items():
@@ -302,8 +312,9 @@ def test_killed_while_it_submits(
         until(begun.exists, "sbatch")
         # Of this test's alone: others may run theirs on this machine.
         for process in psutil.Process().children(recursive=True):
-            if agent.BOOT in process.cmdline():
-                process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if agent.BOOT in process.cmdline():
+                    process.kill()
 
     killer = threading.Thread(target=kill_agent)
     killer.start()
@@ -311,6 +322,7 @@ def test_killed_while_it_submits(
         cluster.ensure(name, ["sleep", "600"], {})
     killer.join()
     # sbatch goes on alone; who comes next waits for it and finds its job.
+    threading.Timer(1, hold.unlink).start()
     job = cluster.ensure(name, ["sleep", "600"], {})
     assert running(cluster, job).id
     assert submissions(slurm, name) == 1
@@ -324,8 +336,8 @@ def test_looks_go_on_over_a_new_connection(cluster: Cluster, slurm: Slurm, name:
     until(lambda: is_seen(cluster, job), "another connection")
 
 
-def test_without_controller_nothing_changes(cluster: Cluster, slurm: Slurm, name: str) -> None:
-    job = cluster.ensure(name, ["bash", "-c", "sleep 15; echo done"], {})
+def test_without_controller_nothing_changes(cluster: Cluster, slurm: Slurm, name: str, hold: Path) -> None:
+    job = cluster.ensure(name, ["bash", "-c", f"{while_there(hold)}; echo done"], {})
     running(cluster, job)
     slurm.stop("slurmctld")
     try:
@@ -336,6 +348,7 @@ def test_without_controller_nothing_changes(cluster: Cluster, slurm: Slurm, name
         with pytest.raises(Unreachable, match="contact slurm controller"):
             cluster.ensure(f"{name}-other", ["true"], {})
         # The job says for itself that it is done.
+        hold.unlink()
         assert ended(cluster, job).log == ["done"]
     finally:
         slurm.start("slurmctld")
@@ -343,14 +356,15 @@ def test_without_controller_nothing_changes(cluster: Cluster, slurm: Slurm, name
 
 
 def test_without_accounting_for_a_while_nothing_is_misjudged(
-    cluster: Cluster, slurm: Slurm, name: str
+    cluster: Cluster, slurm: Slurm, name: str, hold: Path
 ) -> None:
-    job = cluster.ensure(name, ["bash", "-c", "sleep 2"], {})
+    job = cluster.ensure(name, ["bash", "-c", while_there(hold)], {})
     running(cluster, job)
     slurm.stop("slurmdbd")
     try:
         killed = cluster.ensure(f"{name}-killed", ["sleep", "600"], {})
         slurm.run("scancel", running(cluster, killed).id)
+        hold.unlink()
         assert ended(cluster, job).status.state is State.SUCCEEDED
         found = until(lambda: (seen := look(cluster, killed)).trouble and seen, "it to leave the queue")
         assert found.trouble.startswith("sacct: ")

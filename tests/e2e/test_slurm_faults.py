@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from paramiko import SFTPClient
 
 from demo.cluster import Cluster as Slurm
 from demo.daemons import with_descendants
-from evalcore.backends import Unreachable
+from evalcore.backends import Look, Unreachable
 from evalcore.jobs import State
 from evalcore.profiles import SlurmProfile
 from evalcore.slurm.cluster import Cluster
 from hooks.slurm import SshShell
-from on_slurm import SLOW, running_slurm
+from on_slurm import running_slurm
 from waiting import until
+from whole_dag import held
 
 pytestmark = [pytest.mark.e2e, pytest.mark.beside]
 
@@ -52,19 +53,13 @@ def cluster(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def results(slurm: Slurm) -> Path:
-    """A benchmark's folder there: a small file, and one that takes seconds to come."""
+    """A benchmark's folder there: a small file, and one of many blocks."""
     folder = slurm.remote_job_dir / "results" / "toy"
     (folder / "grades").mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
     with (folder / "grades" / "a-0.jsonl").open("wb") as stream:
         stream.truncate(BIG)
     return folder
-
-
-def arriving(into: Path) -> Path | None:
-    """The big file while it comes, under whatever name."""
-    sizes = {file: file.stat().st_size for file in (into / "grades").glob(".*")}
-    return next((file for file, size in sizes.items() if 0 < size < BIG), None)
 
 
 def sessions(slurm: Slurm) -> list[psutil.Process]:
@@ -85,27 +80,29 @@ def test_a_transfer_that_breaks_leaves_nothing_and_comes_whole_when_asked_again(
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
 ) -> None:
-    monkeypatch.setattr("hooks.slurm._STALLED_SECONDS", 3.0)
-    held: list[psutil.Process] = []
+    suspended: list[psutil.Process] = []
+    get = SFTPClient.get
 
-    def break_it() -> None:
-        until(lambda: arriving(tmp_path), "the big file to come")
+    def break_it(arrived: int, size: int) -> None:
+        """After a block of the big file, and before the next one is taken."""
+        if size < BIG or arrived == BIG:
+            return
         if fault == "cut":
             slurm.cut_ssh()
-            return
-        held.extend(sessions(slurm))
-        for process in held:
-            process.suspend()
+        elif not suspended:
+            suspended.extend(sessions(slurm))
+            for process in suspended:
+                process.suspend()
 
-    breaking = threading.Thread(target=break_it)
-    breaking.start()
-    try:
-        with pytest.raises(Unreachable, match=f"^{slurm.ssh_host}|^cluster"):
-            cluster.fetch(str(results), tmp_path)
-    finally:
-        breaking.join()
-        for process in held:
-            process.resume()
+    with monkeypatch.context() as patch:
+        patch.setattr("hooks.slurm._STALLED_SECONDS", 3.0)
+        patch.setattr(SFTPClient, "get", lambda self, *paths: get(self, *paths, callback=break_it))
+        try:
+            with pytest.raises(Unreachable, match=f"^{slurm.ssh_host}|^cluster"):
+                cluster.fetch(str(results), tmp_path)
+        finally:
+            for process in suspended:
+                process.resume()
     there = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()]
     assert there == ["manifest.json"], "whole, or not at all"
     cluster.fetch(str(results), tmp_path)
@@ -113,20 +110,22 @@ def test_a_transfer_that_breaks_leaves_nothing_and_comes_whole_when_asked_again(
 
 
 def test_servers_that_share_a_node_do_not_share_a_port(
-    cluster: Cluster, slurm: Slurm, checkpoint: Path, tmp_path: Path
+    cluster: Cluster, slurm: Slurm, checkpoint: Path, tmp_path: Path, hold: Path
 ) -> None:
     def command(run: str) -> list[str]:
         return [
             *("evalcore", "generate", f"checkpoint={checkpoint}", "benchmarks=tiny-arithmetic:0"),
-            *(f"training_run={run}", f"results={tmp_path}", "max_problems=20", *SLOW),
+            *(f"training_run={run}", f"results={tmp_path}", "max_problems=20", *held(hold)),
         ]
 
     jobs = [cluster.ensure(run, command(run), {}) for run in ("one", "two", "three")]
 
-    def over() -> bool:
-        return all(look.status.state.is_over for look in cluster.look(dict.fromkeys(jobs, 0)).values())
+    def all_of_them(holds: Callable[[Look], bool]) -> bool:
+        return all(holds(look) for look in cluster.look(dict.fromkeys(jobs, 0)).values())
 
-    until(over, "the end of all", 300)
+    until(lambda: all_of_them(lambda look: "server on port" in "".join(look.log)), "all servers", 300)
+    hold.unlink()
+    until(lambda: all_of_them(lambda look: look.status.state.is_over), "the end of all", 300)
     looks = cluster.look(dict.fromkeys(jobs, 0))
     assert [look.status.state for look in looks.values()] == [State.SUCCEEDED] * 3
     ports = [re.findall(r"server on port (\d+)", "\n".join(look.log)) for look in looks.values()]
