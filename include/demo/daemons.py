@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-STOP_TIMEOUT = 10.0
+STOP_TIMEOUT = 60.0
+"""Seconds: one that is killed before it has saved its state starts with an older one."""
 
 
 class Daemons:
