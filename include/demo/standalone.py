@@ -12,9 +12,11 @@ production: one user, one machine.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -33,6 +35,9 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_TIMEOUT = 600.0
 """Seconds: a machine where much else runs takes minutes for what takes half a minute."""
+ANSWER_TIMEOUT = 300.0
+# Below the ports that the kernel hands out to whoever asks for any: it is long before the API server listens.
+PORTS = range(20_000, 32_768)
 STOP_TIMEOUT = 15.0
 FINAL = frozenset({"success", "failed"})
 
@@ -303,7 +308,7 @@ class Airflow:
 
     def _client(self) -> httpx.Client:
         if self._http is None:
-            client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+            client = httpx.Client(base_url=self.url, timeout=ANSWER_TIMEOUT, trust_env=False)
             login = client.post("/auth/token", json={"username": "admin", "password": self.password})
             if login.is_error:
                 client.close()
@@ -358,13 +363,14 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """The port that is wanted, or another one if nobody says which, or somebody has it."""
+    for port in [wanted or random.choice(PORTS), *random.sample(PORTS, 1000)]:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise AirflowError(f"no port between {PORTS.start} and {PORTS.stop} is free")
 
 
 def _last_line(file: Path) -> str:
