@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,14 +29,17 @@ SECRET = "a-secret-that-nothing-may-print"
 class Webhook:
     """received: what was posted. answers: the statuses of the next requests, 200 after them; path: the last one's.
 
-    slow: seconds before an answer. A redirect is to its own page, which anybody may GET.
+    go_on: answers wait until it is set. A redirect is to its own page, which anybody may GET.
     """
 
     url: str = ""
     path: str = ""
     received: list[dict[str, Any]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
-    slow: float = 0
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.go_on.set()
 
 
 @contextmanager
@@ -53,7 +56,7 @@ def webhook() -> Iterator[Webhook]:
             if status == 200:
                 hook.received.append(json.loads(body))
             hook.path = self.path
-            time.sleep(hook.slow)
+            hook.go_on.wait(60)
             elsewhere = {"Location": f"http://{address}/login"} if 300 <= status < 400 else {}
             self.reply(status, {"asked": self.path}, **elsewhere)
 
@@ -80,7 +83,7 @@ def mailbox() -> Iterator[Mailbox]:
     with socket.socket() as free:  # the controller knocks at the port that it was given, which 0 is not
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    controller = Controller(Inbox(), hostname="127.0.0.1", port=port)
+    controller = Controller(Inbox(), hostname="127.0.0.1", port=port, ready_timeout=60)
     controller.start()
     try:
         box.url = f"mailto://127.0.0.1:{port}?from=evals@example.com&to=team@example.com&pass={SECRET}"

@@ -70,7 +70,7 @@ def run_python(tmp: Path, *args: str, **environment: str) -> Done:
     env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     env |= {"HOME": str(home), "NETRC": str(home / "netrc"), **environment}
     done = subprocess.run(
-        [sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False
     )
     return Done(done.returncode, done.stdout, done.stderr, home, cwd)
 

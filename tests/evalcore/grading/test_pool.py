@@ -16,6 +16,7 @@ import pytest
 
 from evalcore.errors import EvalError
 from evalcore.grading.pool import DEFAULT_TIMEOUT, Pair, Pool
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,8 @@ Verdict = tuple[bool | None, str]
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    with Pool("math", workers=1, timeout=0.8) as pool:
+    # Long enough for whatever ends on a machine that is busy, and is not always there.
+    with Pool("math", workers=1, timeout=3) as pool:
         yield pool
 
 
@@ -49,7 +51,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
 def test_results_come_in_the_order_of_the_pairs(pool: Pool) -> None:
     results = pool.compare([(f"{i}x", "x+x") for i in range(100)])
     assert [equal for equal, *_ in results] == [i == 2 for i in range(100)]
-    assert all(0 < ms < 800 for _, _, ms, _ in results)
+    assert all(0 < ms < 3000 for _, _, ms, _ in results)
     assert pool.compare([]) == []
 
 
@@ -86,11 +88,16 @@ def test_a_part_that_takes_long_does_not_stop_the_next_ones(pool: Pool) -> None:
     assert given[-1] - given[0] < slow.ms / 1000
 
 
-def test_importing_sympy_is_on_no_pairs_clock() -> None:
-    with Pool("math", workers=1, timeout=0.25) as fresh:
+def test_importing_sympy_is_on_no_pairs_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sympy.py").write_text(
+        f"import sys, time; time.sleep(3); sys.path.remove({str(tmp_path)!r})\n"
+        "del sys.modules['sympy']; import sympy\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Pool("math", workers=1, timeout=2) as fresh:
         started = time.monotonic()
         assert verdicts(fresh, [SAME, BY_ALGEBRA]) == [(True, "points"), (True, "algebra")]
-        assert time.monotonic() - started > 0.25  # so it was longer than the limit
+        assert time.monotonic() - started > 2  # so it was longer than the limit
 
 
 def test_a_pair_over_its_deadline_is_undecided_and_the_others_are_not(pool: Pool) -> None:
@@ -99,7 +106,7 @@ def test_a_pair_over_its_deadline_is_undecided_and_the_others_are_not(pool: Pool
     assert [equal for equal, *_ in results] == [True, None, False, True, None, True]
     for index in (1, 4):
         assert results[index].reason == "timeout"
-        assert 800 <= results[index].ms < 1800
+        assert results[index].ms >= 3000
 
 
 def test_a_hostile_pair_costs_its_limit_and_no_more() -> None:
@@ -107,17 +114,24 @@ def test_a_hostile_pair_costs_its_limit_and_no_more() -> None:
         fresh.compare([BY_ALGEBRA])
         started = time.monotonic()
         assert fresh.compare([ENDLESS])[0].reason == "timeout"
-        assert DEFAULT_TIMEOUT <= time.monotonic() - started < 3
+        assert DEFAULT_TIMEOUT <= time.monotonic() - started < 60
 
 
 def test_a_worker_that_dies_costs_the_pair_it_was_at(pool: Pool) -> None:
     pool.compare([BY_ALGEBRA])
     (worker,) = workers_of(os.getpid())
-    killer = threading.Timer(0.3, worker.kill)
+    before = worker.cpu_times().user
+
+    def kill() -> None:
+        until(lambda: worker.cpu_times().user > before + 0.2, "it to be at the first pair")
+        worker.kill()
+
+    killer = threading.Thread(target=kill)
     killer.start()
     results = pool.compare([ENDLESS, SAME, DIFFERENT])
+    killer.join()
     assert [tuple(result[:2]) for result in results[:2]] == [(None, "crash: SIGKILL"), (True, "points")]
-    assert 200 < results[0].ms < 800
+    assert 100 < results[0].ms < 3000
     assert results[2].equal is False
 
 
@@ -284,8 +298,8 @@ def test_workers_die_with_the_parent(how: signal.Signals) -> None:
         assert parent.stdout.readline() == "started\n"
         (worker,) = workers_of(parent.pid)
         parent.send_signal(how)
-        parent.wait(10)
-    assert psutil.wait_procs([worker], timeout=10)[1] == []
+        parent.wait(60)
+    assert psutil.wait_procs([worker], timeout=60)[1] == []
 
 
 def test_workers_are_gone_when_the_pool_is_left() -> None:
@@ -310,7 +324,7 @@ def test_a_worker_that_cannot_start_is_an_error_with_its_last_words(monkeypatch:
 
 def test_a_vote_that_takes_too_long_does_not_cost_the_verdict() -> None:
     slow = "(" + ",".join([r"\sum_{i=1}^{2000}\sin(i x)"] * 10) + ")"  # told from a pair by its length alone
-    with Pool("math", votes=True, workers=1, timeout=0.25) as fresh:
+    with Pool("math", votes=True, workers=1, timeout=1.5) as fresh:
         [first, second] = fresh.compare([(slow, "(1,2)"), DIFFERENT])
     assert (first.equal, first.reason, first.vote) == (False, "structure", None)
     assert second.equal is False

@@ -158,7 +158,7 @@ def test_times_are_of_the_comparison_alone() -> None:
         [
             sys.executable,
             "-c",
-            WORKER.replace("SETUP", ""),
+            WORKER.replace("SETUP", "").replace("sleep(0.3)", "sleep(3)"),
             "acting",
             "{}",
             "1",
@@ -171,7 +171,7 @@ def test_times_are_of_the_comparison_alone() -> None:
         timeout=60,
     )
     milliseconds = json.loads(ran.stdout.splitlines()[-1])[2]
-    assert 0 < milliseconds < 200
+    assert 0 < milliseconds < 2500
 
 
 def test_a_limit_that_is_there_already_stays() -> None:

@@ -18,7 +18,7 @@ def test_commands_here_do_not_have_what_airflow_has(monkeypatch: pytest.MonkeyPa
     }
     for name, value in (hidden | {"SLURM_CONF": "seen", "MODULEPATH": "seen"}).items():
         monkeypatch.setenv(name, value)
-    said = Here().run("env", b"", timeout=10).stdout.decode().splitlines()
+    said = Here().run("env", b"", timeout=60).stdout.decode().splitlines()
     assert {"SLURM_CONF=seen", "MODULEPATH=seen"} <= set(said)
     assert not [line for line in said if line.endswith("=hidden")]
 

@@ -44,11 +44,11 @@ class Login(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        time.sleep(30)
+        time.sleep(300)
         return False
 
     def check_channel_subsystem_request(self, channel: paramiko.Channel, name: str) -> bool:
-        time.sleep(30)
+        time.sleep(300)
         return False
 
 
@@ -77,7 +77,6 @@ def shell(monkeypatch: pytest.MonkeyPatch, port: int, password: str = "right", e
     key = quote(f"{KEY.get_name()} {KEY.get_base64()}", safe="")
     address = f"ssh://me:{password}@127.0.0.1:{port}/?host_key={key}&look_for_keys=false{extra}"
     monkeypatch.setenv("AIRFLOW_CONN_LOGIN", address)
-    monkeypatch.setattr(slurm, "_CONNECT_SECONDS", 2)
     return SshShell(
         SlurmProfile(
             name="c", executor="slurm", tunnel="ssh", ssh_conn_id="login", remote_job_dir="/lustre/me"
@@ -90,6 +89,7 @@ def test_a_login_node_that_stops_answering_holds_nobody_for_ever(
     monkeypatch: pytest.MonkeyPatch, port: int, tmp_path: Path, way: str
 ) -> None:
     to_it = shell(monkeypatch, port)
+    monkeypatch.setattr(slurm, "_CONNECT_SECONDS", 2)
     began = time.monotonic()
     asked = {
         "run": lambda: to_it.run("hostname", b"", timeout=0.5),
@@ -97,19 +97,19 @@ def test_a_login_node_that_stops_answering_holds_nobody_for_ever(
     }
     with pytest.raises(Unreachable):
         asked[way]()
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 200
 
 
 def test_who_hangs_up_while_we_log_in_has_not_refused_us(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     with pytest.raises(Unreachable, match="transport shut down"):
-        shell(monkeypatch, port, "hang-up").run("hostname", b"", timeout=5)
+        shell(monkeypatch, port, "hang-up").run("hostname", b"", timeout=60)
     with pytest.raises(JobError, match="cluster c: login refuses the login: "):
-        shell(monkeypatch, port, "wrong").run("hostname", b"", timeout=5)
+        shell(monkeypatch, port, "wrong").run("hostname", b"", timeout=60)
 
 
 def test_a_key_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     with pytest.raises(JobError, match=r"cluster c: cannot log in: .*no-such-key"):
-        shell(monkeypatch, port, extra="&key_file=/no-such-key").run("hostname", b"", timeout=5)
+        shell(monkeypatch, port, extra="&key_file=/no-such-key").run("hostname", b"", timeout=60)
 
 
 def test_a_connection_that_nobody_has_defined_is_named_at_once() -> None:
@@ -117,7 +117,7 @@ def test_a_connection_that_nobody_has_defined_is_named_at_once() -> None:
         name="c", executor="slurm", tunnel="ssh", ssh_conn_id="no-such", remote_job_dir="/lustre/me"
     )
     with pytest.raises(JobError, match=r"cluster c: cannot log in: .*no-such"):
-        SshShell(profile).run("hostname", b"", timeout=5)
+        SshShell(profile).run("hostname", b"", timeout=60)
 
 
 def test_a_connection_ends_with_its_shell(monkeypatch: pytest.MonkeyPatch, port: int) -> None:

@@ -189,13 +189,14 @@ def test_a_channel_that_never_answers_has_not_taken_the_message(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     follow(tmp_path, monkeypatch, "team_hook", "team_mail")
-    monkeypatch.setattr("hooks.channels._SECONDS", 0.2)
-    receivers.hook.slow = 1
+    monkeypatch.setattr("hooks.channels._SECONDS", 2)
+    receivers.hook.go_on.clear()
     heard = Heard()
     logging.getLogger("apprise").addHandler(heard)
     with pytest.raises(AirflowException, match="not everybody was told: team_hook: "):
         alert(alarm)
     assert len(receivers.box.received) == 1
+    receivers.hook.go_on.set()
     # What Apprise no longer waits for goes on, and says so with its URL when it is answered.
     until(lambda: any("JSON send() completed" in line for line in heard.lines), "the answer")
     said = [it for it in caplog.records if it.name.startswith(("apprise", "urllib3", "requests"))]
