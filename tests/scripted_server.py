@@ -51,7 +51,7 @@ def scripted(answer: Answer, seen: list[web.Request] | None = None) -> Iterator[
     ready, stop = threading.Event(), threading.Event()
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield address[0]
     finally:

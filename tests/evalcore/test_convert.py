@@ -107,8 +107,8 @@ def test_what_a_killed_conversion_left_is_removed(tmp_path: Path) -> None:
 
 def test_sigterm_removes_what_is_half_made(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "ckpt")
-    # 8 GB of nothing: it takes no room, and its conversion takes longer than this test.
-    count, size = 1000, 8 << 20
+    # 80 GB of nothing: it takes no room, and its conversion takes longer than this test.
+    count, size = 10_000, 8 << 20
     table = {
         str(i): {"dtype": "F32", "shape": [size // 4], "data_offsets": [i * size, (i + 1) * size]}
         for i in range(count)

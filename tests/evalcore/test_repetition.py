@@ -149,5 +149,5 @@ def test_time_does_not_depend_on_more_than_the_end(unit: str) -> None:
             ends_in_loop(text)
             return time.process_time() - began
 
-        assert min(seconds(10_000_000) for _ in range(3)) < 0.1
-        assert min(seconds(100_000) for _ in range(3)) < 0.05
+        assert min(seconds(10_000_000) for _ in range(3)) < 1
+        assert min(seconds(100_000) for _ in range(3)) < 0.5

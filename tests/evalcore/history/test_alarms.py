@@ -167,7 +167,7 @@ def test_of_two_confirmed_at_once_one_is_repeated(history: History, url: str, tm
 
     def confirm(id_: int) -> None:
         with open_history(url) as mine:
-            start.wait(30)
+            start.wait(60)
             states.append(Alarms(mine).settle(id_, State.CONFIRMED).state)
 
     threads = [threading.Thread(target=confirm, args=(alarm.id,)) for alarm in raised]

@@ -74,12 +74,12 @@ def test_the_limits_are_where_they_say(text: str, one_more: str) -> None:
 
 @pytest.mark.parametrize("text", GROWING, ids=range(len(GROWING)))
 def test_what_would_grow_is_never_computed(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for other in ("5", "x^2+1", r"\{1, 2\}", "[0, 1)", r"\sqrt 2"):
         for pair in ((text, other), (other, text)):
             equality = math.quick(*pair, {}) or math.thorough(*pair, {})
             assert not equality.equal
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize("text", CODE)

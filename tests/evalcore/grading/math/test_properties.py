@@ -31,9 +31,9 @@ INTEGERS = st.integers(-50, 50).filter(bool)
 @settings(max_examples=400, deadline=None)
 @given(SOUP, SOUP)
 def test_whatever_is_written_ends_soon_and_is_symmetric(left: str, right: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     one, other = (math.quick(a, b, {}) or math.thorough(a, b, {}) for a, b in ((left, right), (right, left)))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert one.equal is other.equal
 
 
