@@ -7,7 +7,7 @@ from typing import Any
 from demo.standalone import FINAL, Airflow
 from waiting import until
 
-_LONG = 300.0
+_LONG = 900.0
 
 
 def question(airflow: Airflow, dag_id: str, run: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import psutil
 Found = TypeVar("Found")
 
 
-def until(holds: Callable[[], Found], what: str = "it", timeout: float = 120.0) -> Found:
+def until(holds: Callable[[], Found], what: str = "it", timeout: float = 300.0) -> Found:
     """What ``holds`` returns as soon as that is true; AssertionError if it does not become so in time."""
     deadline = time.monotonic() + timeout
     while not (found := holds()):

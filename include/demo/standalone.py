@@ -33,7 +33,7 @@ from evalcore.terminal import without_controls
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-START_TIMEOUT = 600.0
+START_TIMEOUT = 1200.0
 """Seconds: a machine where much else runs takes minutes for what takes half a minute."""
 ANSWER_TIMEOUT = 300.0
 # Below the ports that the kernel hands out to whoever asks for any: it is long before the API server listens.
@@ -201,7 +201,7 @@ class Airflow:
         found = [str(run["dag_run_id"]) for run in runs["dag_runs"]]
         return [run_id for run_id in found if run_id.startswith(run_id_prefix)]
 
-    def wait(self, dag_id: str, run_id: str, timeout: float = 600.0) -> str:
+    def wait(self, dag_id: str, run_id: str, timeout: float = 1800.0) -> str:
         """The final state of a run."""
         deadline = time.monotonic() + timeout
         while (state := self.state(dag_id, run_id)) not in FINAL:

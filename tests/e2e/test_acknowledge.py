@@ -14,7 +14,7 @@ from required_action import answer, question
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-LONG = 300.0
+LONG = 900.0
 
 
 def states(airflow: Airflow, dag_id: str, run: str) -> dict[str, str]:

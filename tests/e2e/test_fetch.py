@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 DISCOVERY, EVALUATION = "discover_checkpoints", "evaluate_checkpoint"
 NAME, RUN = "org/olmo", "olmo-run"
-LONG = 300.0
+LONG = 900.0
 """Seconds that a slow and busy machine may take for what takes seconds."""
 
 

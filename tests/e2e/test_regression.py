@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 EVALUATION, CONFIRMATION, NIGHT = "evaluate_checkpoint", "confirm_regression", "nightly_regression"
 ACKNOWLEDGEMENT = "acknowledge_alert"
 CHECKPOINTS = sorted((ROOT / "include" / "tiny" / "checkpoints").glob("step-*"))
-LONG = 600.0
+LONG = 1800.0
 HOW = {
     "suite": "tiny",
     "benchmarks": "tiny-arithmetic:4",

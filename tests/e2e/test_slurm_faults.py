@@ -123,9 +123,9 @@ def test_servers_that_share_a_node_do_not_share_a_port(
     def all_of_them(holds: Callable[[Look], bool]) -> bool:
         return all(holds(look) for look in cluster.look(dict.fromkeys(jobs, 0)).values())
 
-    until(lambda: all_of_them(lambda look: "server on port" in "".join(look.log)), "all servers", 300)
+    until(lambda: all_of_them(lambda look: "server on port" in "".join(look.log)), "all servers", 900)
     hold.unlink()
-    until(lambda: all_of_them(lambda look: look.status.state.is_over), "the end of all", 300)
+    until(lambda: all_of_them(lambda look: look.status.state.is_over), "the end of all", 900)
     looks = cluster.look(dict.fromkeys(jobs, 0))
     assert [look.status.state for look in looks.values()] == [State.SUCCEEDED] * 3
     ports = [re.findall(r"server on port (\d+)", "\n".join(look.log)) for look in looks.values()]
