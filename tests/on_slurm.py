@@ -12,9 +12,6 @@ from demo.cluster import Cluster as Slurm
 from demo.standalone import Airflow
 from whole_dag import QUICK, SECRET
 
-# Each answer its own request, half a second late and 4 at a time: the time to do harm in.
-SLOW = ["client.group_samples=false", "client.concurrency=4", "server.args=[--faults,delay:seconds=0.5]"]
-
 
 @contextmanager
 def running_slurm() -> Iterator[Slurm]:

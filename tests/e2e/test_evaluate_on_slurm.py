@@ -15,10 +15,10 @@ from demo.standalone import Airflow
 from distributed_checkpoint import COPY, write_converter, write_distributed
 from evalcore.counts import ProblemCounts
 from evalcore.summarize import Scorecard
-from on_slurm import SLOW, generate_jobs, generate_of, running_airflow, running_slurm
+from on_slurm import generate_jobs, generate_of, running_airflow, running_slurm
 from seen_processes import command_lines, in_environment
 from waiting import until
-from whole_dag import DAG, LONG, SECRET, conf
+from whole_dag import DAG, LONG, SECRET, conf, held, is_watched
 
 pytestmark = pytest.mark.e2e
 
@@ -60,9 +60,10 @@ def test_a_checkpoint_is_evaluated_there_and_reported_here(
 
 
 def test_keys_are_nowhere_but_in_the_job(
-    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path, hold: Path
 ) -> None:
-    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, max_problems=40))
+    params = {"max_problems": 40, "overrides": held(hold)}
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
     seen: set[str] = set()
     in_jobs: set[str] = set()
 
@@ -70,6 +71,8 @@ def test_keys_are_nowhere_but_in_the_job(
         seen.update(command_lines())
         in_jobs.update(in_environment("OPENAI_API_KEY", of="-m evalcore.cli generate"))
         seen.add(slurm.run("scontrol", "show", "job", "-o"))
+        if SECRET in in_jobs and any("supervise.py" in line for line in seen):
+            hold.unlink(missing_ok=True)
         return airflow.state(DAG, run) in ("success", "failed")
 
     until(over, "the run", 2 * LONG)
@@ -86,9 +89,10 @@ def test_keys_are_nowhere_but_in_the_job(
 
 
 def test_a_triggerer_that_dies_loses_no_job(
-    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path, hold: Path
 ) -> None:
-    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, training_run="dying"))
+    params = {"training_run": "dying", "overrides": held(hold)}
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
 
     def generating() -> bool:
         return "-generate-" in slurm.run("squeue", "-h", "-t", "running", "-o", "%j")
@@ -96,6 +100,7 @@ def test_a_triggerer_that_dies_loses_no_job(
     until(generating, "generate to run", LONG)
     airflow.kill_component("triggerer")
     airflow.start_component("triggerer")
+    hold.unlink()
     assert airflow.wait(DAG, run) == "success"
     jobs = slurm.run("sacct", "-n", "-X", "-D", "-P", "-o", "jobname").split()
     names = [job for job in jobs if run.replace(":", "-").replace("+", "-")[:30] in job]
@@ -103,11 +108,10 @@ def test_a_triggerer_that_dies_loses_no_job(
 
 
 def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_no_job(
-    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path, hold: Path
 ) -> None:
-    # Minutes of work.
-    slow = ["client.group_samples=false", "client.concurrency=1", "server.args=[--faults,delay:seconds=3]"]
-    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, overrides=slow, training_run="marked"))
+    params = {"training_run": "marked", "overrides": held(hold)}
+    run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
 
     def generating() -> str:
         return slurm.run("squeue", "-h", "-t", "running", "-n", generate_jobs(slurm), "-o", "%i").strip()
@@ -116,7 +120,7 @@ def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_
     path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/generate/0"
     page = f"/evalcore/jobs/{DAG}/{quote(run, safe='')}/generate/0/log"
     until(lambda: "(the end of /" in airflow.get(page).text, "the log's page", LONG)
-    until(lambda: airflow.request("GET", path)["state"] == "deferred", "a trigger", LONG)
+    until(lambda: is_watched(airflow, run), "a trigger", LONG)
     airflow.clear(DAG, run, ["generate", 0])
     until(lambda: generating() not in ("", first), "the next attempt", LONG)
     airflow.request("PATCH", path, {"new_state": "failed"})
@@ -125,17 +129,18 @@ def test_the_job_log_is_there_while_it_runs_and_a_marked_or_cleared_task_leaves_
 
 
 def test_a_preempted_generation_goes_on_where_it_stopped(
-    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path, hold: Path
 ) -> None:
-    params = {"overrides": SLOW, "max_problems": 10, "training_run": "preempted"}
+    params = {"overrides": held(hold), "max_problems": 10, "training_run": "preempted"}
     run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
     parts = slurm.remote_job_dir / "results" / "preempted"
     written = until(
-        lambda: [f for f in parts.rglob("generations/*.jsonl") if f.stat().st_size], "some rows", LONG
+        lambda: [f for f in parts.rglob("generations/*.jsonl") if b"\n" in f.read_bytes()], "some rows", LONG
     )
     job = slurm.run("squeue", "-h", "-t", "running", "-n", generate_jobs(slurm), "-o", "%i").strip()
     rows = [file.read_bytes() for file in written]
     slurm.run("scancel", slurm.preempt(job))
+    hold.unlink()
     assert airflow.wait(DAG, run) == "success"
     [card] = (tmp_path / "results" / "preempted").rglob("scorecard.json")
     assert Scorecard.load(card.parent).complete

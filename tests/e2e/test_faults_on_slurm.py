@@ -17,9 +17,9 @@ from demo.cluster import Cluster as Slurm
 from demo.daemons import kill
 from demo.standalone import Airflow
 from evalcore.summarize import Scorecard
-from on_slurm import SLOW, generate_jobs, generate_of, running_airflow, running_slurm
+from on_slurm import generate_jobs, generate_of, running_airflow, running_slurm
 from waiting import until
-from whole_dag import DAG, LONG, conf
+from whole_dag import DAG, LONG, conf, held
 
 pytestmark = pytest.mark.e2e
 
@@ -73,10 +73,14 @@ def logs(slurm: Slurm, run: str) -> list[str]:
 
 
 def test_two_runs_of_one_checkpoint_at_once_share_what_one_has_generated(
-    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path, hold: Path
 ) -> None:
-    params = conf(tmp_path, checkpoint, overrides=SLOW + NO_TRACK, max_problems=20, training_run="twice")
+    params = conf(
+        tmp_path, checkpoint, overrides=held(hold) + NO_TRACK, max_problems=20, training_run="twice"
+    )
     runs = [airflow.trigger(DAG, params) for _ in range(2)]
+    until(lambda: any("waiting" in log for run in runs for log in logs(slurm, run)), "the second one", LONG)
+    hold.unlink()
     assert [airflow.wait(DAG, run) for run in runs] == ["success", "success"]
     check(slurm, tmp_path, "twice", 20 * 9)
     assert [attempts(slurm, run) for run in runs] == [["COMPLETED"], ["COMPLETED"]]
@@ -88,10 +92,11 @@ def test_two_runs_of_one_checkpoint_at_once_share_what_one_has_generated(
 
 
 def test_a_generation_goes_on_after_a_lost_node_and_when_its_time_is_up(
-    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path
+    airflow: Airflow, slurm: Slurm, checkpoint: Path, tmp_path: Path, hold: Path
 ) -> None:
-    # Slurm looks every half minute whose time is up: there has to be something left by then.
-    params = conf(tmp_path, checkpoint, overrides=SLOW + NO_TRACK, max_problems=40, training_run="stopped")
+    params = conf(
+        tmp_path, checkpoint, overrides=held(hold) + NO_TRACK, max_problems=40, training_run="stopped"
+    )
     run = airflow.trigger(DAG, params)
     until(lambda: len(written(slurm, "stopped")) > 10, "some rows", LONG)
     before = written(slurm, "stopped")[:-1]  # the last one may just be coming
@@ -106,6 +111,8 @@ def test_a_generation_goes_on_after_a_lost_node_and_when_its_time_is_up(
     assert second != first
     until(lambda: "going on" in logs(slurm, run)[1], "the first one to be gone", LONG)
     slurm.end_now(second)
+    until(lambda: second not in generating(slurm, run), "its time to be up", LONG)
+    hold.unlink()
     assert airflow.wait(DAG, run) == "success"
     lost, late, last = attempts(slurm, run)
     assert (lost, last) == ("NODE_FAIL", "COMPLETED")
