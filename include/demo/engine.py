@@ -100,7 +100,7 @@ class Engine:
         """
         if not archive.exists():
             archive.parent.mkdir(parents=True, exist_ok=True)
-            made = archive.with_suffix(".tmp")
+            made = archive.with_suffix(f".{os.getpid()}.tmp")  # others may make it at the same time
             folder = self.root / "base"
             _call("debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", str(folder))
             for certificate in _TRUSTED.glob("*.crt"):
