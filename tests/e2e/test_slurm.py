@@ -449,26 +449,6 @@ def test_a_python_that_cannot_run_it_is_named(cluster: Cluster, slurm: Slurm, na
     assert not list((remote / "evalcore").iterdir())
 
 
-def test_results_come_back_whole(cluster: Cluster, slurm: Slurm, tmp_path: Path) -> None:
-    there = slurm.remote_job_dir / "results" / "toy"
-    for part, text in (
-        ("manifest.json", "{}"),
-        ("grades/a-0.jsonl", "g\n" * 1000),
-        ("generations/a-0.jsonl", "x"),
-    ):
-        (there / part).parent.mkdir(parents=True, exist_ok=True)
-        (there / part).write_text(text)
-    cluster.fetch(str(there), tmp_path)
-    assert sorted(f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*.json*")) == [
-        "grades/a-0.jsonl",
-        "manifest.json",
-    ]
-    assert (tmp_path / "grades" / "a-0.jsonl").read_text() == "g\n" * 1000
-    before = (tmp_path / "manifest.json").stat().st_mtime_ns
-    cluster.fetch(str(there), tmp_path)
-    assert (tmp_path / "manifest.json").stat().st_mtime_ns == before, "it is here already"
-
-
 def test_many_jobs_are_looked_at_with_one_command(cluster: Cluster, name: str) -> None:
     jobs = [cluster.ensure(f"{name}-{i}", ["sleep", "600"], {}) for i in range(30)]
     asked = []

@@ -1,4 +1,4 @@
-"""Faults between Airflow and a real Slurm, and on its nodes: of a transfer, and of servers that share a node."""
+"""Transfers from a real Slurm to Airflow, whole and broken, and servers that share a node there."""
 
 from __future__ import annotations
 
@@ -67,6 +67,26 @@ def sessions(slurm: Slurm) -> list[psutil.Process]:
     listener = slurm.daemons.process("sshd")
     assert listener
     return with_descendants([listener])[1:]
+
+
+def test_results_come_back_whole(cluster: Cluster, slurm: Slurm, tmp_path: Path) -> None:
+    there = slurm.remote_job_dir / "results" / "small"
+    for part, text in (
+        ("manifest.json", "{}"),
+        ("grades/a-0.jsonl", "g\n" * 1000),
+        ("generations/a-0.jsonl", "x"),
+    ):
+        (there / part).parent.mkdir(parents=True, exist_ok=True)
+        (there / part).write_text(text)
+    cluster.fetch(str(there), tmp_path)
+    assert sorted(f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*.json*")) == [
+        "grades/a-0.jsonl",
+        "manifest.json",
+    ]
+    assert (tmp_path / "grades" / "a-0.jsonl").read_text() == "g\n" * 1000
+    before = (tmp_path / "manifest.json").stat().st_mtime_ns
+    cluster.fetch(str(there), tmp_path)
+    assert (tmp_path / "manifest.json").stat().st_mtime_ns == before, "it is here already"
 
 
 # paramiko's own thread, which asks for the file's next blocks, ends with the connection.
