@@ -213,6 +213,7 @@ def verdict(left: str, right: str) -> bool | None:
     return (math.quick(left, right, {}) or math.thorough(left, right, {})).equal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "equal"), [(EQUAL, True), (DIFFERENT, False)])
 def test_keys_follow_equality_but_where_no_key_can(pairs: list[tuple[str, str]], equal: bool) -> None:
     """Sharing a key is transitive, and equality is not: each exception needs a third answer that proves it.
@@ -285,6 +286,7 @@ def test_a_single_answer_in_brackets_votes_with_the_bare_one() -> None:
 UNDECIDABLE = r"\int_0^1 x^{x^x} dx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left", "right"),
     [
