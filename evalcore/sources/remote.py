@@ -92,7 +92,8 @@ class Remote:
 
 def part_of(name: str) -> str:
     """What a file is called until all of it is here, if whoever gets it can go on from its end."""
-    return f".{name}.part"
+    # Not `.part`: so older versions called what s3fs had made as long as it was to be, before anything was in it.
+    return f".{name}.begun"
 
 
 def remote_of(

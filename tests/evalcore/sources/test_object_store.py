@@ -185,12 +185,22 @@ def test_a_file_is_gone_on_with_where_it_broke_off(
         with pytest.raises(KeyboardInterrupt):
             fetch(remote, tmp_path)
         # Killed in the middle of what it wrote.
-        [part] = tmp_path.rglob(".vocab.txt.part")
+        [part] = tmp_path.rglob(".vocab.txt.begun")
         os.truncate(part, 130)
     folder = fetch(remote, tmp_path)
     assert {f"{RUN}/step-30/{f.name}": f.read_bytes() for f in folder.iterdir()} == store.objects
     then = [130, 180, 230] if isinstance(broken_by, KeyboardInterrupt) else [150, 200, 250]
     assert [start for name, start, _ in store.read if name == key] == [0, 50, 100, *then]
+
+
+def test_what_an_older_version_began_is_not_gone_on_with(store: FlatStore, tmp_path: Path) -> None:
+    remote = stored("s3://x", store, f"{RUN}/step-30")
+    target = folder_of(remote, tmp_path)
+    left = target.with_name(f".{target.name}.tmp")
+    left.mkdir(parents=True)
+    # s3fs makes a file as long as it is to be before it has any of it.
+    (left / ".tokenizer.json.part").write_bytes(bytes(remote.files["tokenizer.json"].size))
+    assert (fetch(remote, tmp_path) / "tokenizer.json").read_bytes() == b"{}"
 
 
 def test_a_store_that_is_away_when_all_is_here_is_asked_again(
