@@ -127,8 +127,12 @@ def stored(url: str, fs: Any, path: str) -> Remote:
         size, part = files[name].size, folder / part_of(name)
         with part.open("ab") as stream:
             for start in range(stream.tell(), size, _PART):
+                end = min(start + _PART, size)
                 with _asked(url):
-                    stream.write(fs.cat_file(f"{path}/{name}", start=start, end=min(start + _PART, size)))
+                    written = stream.write(fs.cat_file(f"{path}/{name}", start=start, end=end))
+                # What came after would not lie where it belongs, and who went on would not see it by the size.
+                if written != end - start:
+                    break
         part.replace(folder / name)
 
     def now() -> dict[str, File]:

@@ -193,6 +193,29 @@ def test_a_file_is_gone_on_with_where_it_broke_off(
     assert [start for name, start, _ in store.read if name == key] == [0, 50, 100, *then]
 
 
+def test_nothing_is_written_behind_an_answer_that_was_cut_off(
+    store: FlatStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalcore.sources.object_store._PART", 50)
+    cat_file, key = store.cat_file, f"{RUN}/step-30/vocab.txt"
+    store.objects[key] = bytes(range(256))
+    met = set()
+
+    def ailing(path: str, start: int, end: int) -> bytes:
+        if path != key or start in met:
+            return cat_file(path, start=start, end=end)
+        met.add(start)
+        if start == 150:
+            raise KeyboardInterrupt
+        return cat_file(path, start=start, end=70 if start == 50 else end)
+
+    monkeypatch.setattr(store, "cat_file", ailing)
+    remote = stored("s3://x", store, f"{RUN}/step-30")
+    with pytest.raises(KeyboardInterrupt):
+        fetch(remote, tmp_path)
+    assert (fetch(remote, tmp_path) / "vocab.txt").read_bytes() == store.objects[key]
+
+
 def test_what_an_older_version_began_is_not_gone_on_with(store: FlatStore, tmp_path: Path) -> None:
     remote = stored("s3://x", store, f"{RUN}/step-30")
     target = folder_of(remote, tmp_path)
