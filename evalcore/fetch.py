@@ -93,6 +93,10 @@ def fetched(config: EvalConfig) -> EvalConfig:
     return placed(config, remote, folder_of(remote, config.results))
 
 
+class _Changed(Unavailable):
+    """Files of a source were replaced while they were brought."""
+
+
 class Outlook(NamedTuple):
     """What is to be done for a checkpoint elsewhere. commands: all that follow, in lines; none if it is here."""
 
@@ -193,15 +197,20 @@ def _fetch(remote: Remote, target: Path) -> None:
             f"{target.parent}: {size_text(wanted)} are wanted for {remote.url}, and {size_text(free)} are free; "
             f"what was fetched can be deleted: {target.parents[1]}"
         )
-    with _said(remote, temporary), ThreadPoolExecutor(remote.workers) as pool:
-        jobs = [pool.submit(_get, remote, name, temporary) for name in missing]
-        try:
-            for job in jobs:
-                job.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-    _remove(temporary, keep=set(remote.files))
-    _check_unchanged(remote)
+    try:
+        with _said(remote, temporary), ThreadPoolExecutor(remote.workers) as pool:
+            jobs = [pool.submit(_get, remote, name, temporary) for name in missing]
+            try:
+                for job in jobs:
+                    job.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        _remove(temporary, keep=set(remote.files))
+        _check_unchanged(remote)
+    except _Changed:
+        # Of the right size, the others' would pass for these as soon as these are back in their place.
+        _remove(temporary, keep=set())
+        raise
     check_complete(temporary)
     temporary.rename(target)
     log.info("fetched %s in %.0f s: %s", remote.url, time.monotonic() - started, target)
@@ -226,12 +235,12 @@ def _get(remote: Remote, name: str, folder: Path) -> None:
 
 
 def _check_unchanged(remote: Remote) -> None:
-    """Unavailable if a file is another one by now: those that were brought may be of both."""
+    """_Changed if a file is another one by now: those that were brought may be of both."""
     if remote.now is None:
         return
     there = _patiently("its files", remote.now)
     if changed := sorted(name for name, file in remote.files.items() if there.get(name) != file):
-        raise Unavailable(f"{remote.url}: {changed[0]} has changed while it was fetched; fetch it again")
+        raise _Changed(f"{remote.url}: {changed[0]} has changed while it was fetched; fetch it again")
 
 
 def _patiently(what: str, ask: Callable[[], _T]) -> _T:

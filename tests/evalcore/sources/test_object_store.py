@@ -277,6 +277,20 @@ def test_what_is_replaced_while_it_is_fetched_is_no_checkpoint(
         assert (fetch(now, tmp_path) / "tokenizer.json").read_bytes() == content
 
 
+def test_nothing_is_kept_of_files_that_were_replaced_for_a_while(store: FlatStore, tmp_path: Path) -> None:
+    key = f"{RUN}/step-30/tokenizer.json"
+    remote = stored("s3://x", store, f"{RUN}/step-30")
+
+    def get(name: str, folder: Path) -> None:
+        store.objects[key] = b"[]"
+        remote.get(name, folder)
+
+    with pytest.raises(Unavailable, match="has changed while it was fetched"):
+        fetch(replace(remote, get=get), tmp_path)
+    store.objects[key] = b"{}"
+    assert (fetch(remote, tmp_path) / "tokenizer.json").read_bytes() == b"{}"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "is_final"),
     [
