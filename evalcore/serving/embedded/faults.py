@@ -73,8 +73,8 @@ def _parse(text: str) -> Rule:
     file = ""
     for field in fields:
         name, _, number = field.rpartition("=")
-        if (kind, name) == ("hold", "file"):
-            file = number
+        if kind == "hold" and field.startswith("file="):
+            file = field.removeprefix("file=")  # which may have a = in it
             continue
         try:
             parsed = float(number)

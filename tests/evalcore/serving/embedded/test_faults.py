@@ -42,8 +42,8 @@ def test_options() -> None:
     assert (rule.when, rule.value, rule.amount) == ("every", 2, 0.05)
     (rule,) = Faults("delay:seconds=0.5").rules
     assert (rule.when, rule.value, rule.amount) == ("every", 1, 0.5)
-    (rule,) = Faults("hold:after=10:file=/tmp/hold").rules
-    assert (rule.when, rule.value, rule.file) == ("after", 10, "/tmp/hold")
+    (rule,) = Faults("hold:after=10:file=/tmp/seed=1/hold").rules
+    assert (rule.when, rule.value, rule.file) == ("after", 10, "/tmp/seed=1/hold")
 
 
 @pytest.mark.parametrize(
