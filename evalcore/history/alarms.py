@@ -65,6 +65,16 @@ class Suspicion(NamedTuple):
     alpha: float
 
 
+class Outcome(NamedTuple):
+    """What became of an alarm, why, and the evaluations of both sides on fresh seeds that say so, if any do."""
+
+    alarm: int
+    state: State
+    reason: str = ""
+    confirmation: int | None = None
+    base_confirmation: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """One suspicion and what became of it.
@@ -170,23 +180,14 @@ class Alarms:
 
         A confirmed one is repeated instead, where another of the same baseline was confirmed before.
         """
-        values = {
-            "reason": reason,
-            "confirmation_id": confirmation,
-            "base_confirmation_id": base_confirmation,
-        }
-        change = update(schema.alarms).where(
-            schema.alarms.c.id == id_, schema.alarms.c.state != State.ACKNOWLEDGED
-        )
+        return self.settle_all([Outcome(id_, state, reason, confirmation, base_confirmation)])[0]
+
+    def settle_all(self, outcomes: Sequence[Outcome]) -> list[Alarm]:
+        """``settle``, of all or of none. ResultsError if one is unknown."""
         with self._history.writing() as connection:
-            try:
-                with connection.begin_nested():
-                    connection.execute(change.values(state=state, **values))
-            except exc.IntegrityError:
-                if state is not State.CONFIRMED:
-                    raise
-                connection.execute(change.values(state=State.REPEATED, **values))
-            return _of(connection, [id_])[0]
+            for outcome in outcomes:
+                _settle(connection, outcome)
+            return _of(connection, [outcome.alarm for outcome in outcomes])
 
     def acknowledge(self, ids: Sequence[int], *, by: str, note: str = "") -> list[Alarm]:
         """Somebody knows of these; who knew first stays. What a canary moved to is its baseline from then on."""
@@ -279,6 +280,26 @@ def _release(connection: Connection, ids: Sequence[int]) -> None:
     table = schema.alarms
     were_held = (table.c.id.in_(ids), table.c.state == State.HELD)
     connection.execute(update(table).where(*were_held).values(state=State.SUSPECTED, reason=""))
+
+
+def _settle(connection: Connection, outcome: Outcome) -> None:
+    table = schema.alarms
+    change = (
+        update(table)
+        .where(table.c.id == outcome.alarm, table.c.state != State.ACKNOWLEDGED)
+        .values(
+            reason=outcome.reason,
+            confirmation_id=outcome.confirmation,
+            base_confirmation_id=outcome.base_confirmation,
+        )
+    )
+    try:
+        with connection.begin_nested():
+            connection.execute(change.values(state=outcome.state))
+    except exc.IntegrityError:
+        if outcome.state is not State.CONFIRMED:
+            raise
+        connection.execute(change.values(state=State.REPEATED))
 
 
 def _promote(connection: Connection, evaluation: int, by: str, note: str) -> None:

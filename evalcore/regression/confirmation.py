@@ -20,7 +20,7 @@ from evalcore.checkpoints import Checkpoint
 from evalcore.compare import Compared, compare_recorded
 from evalcore.comparison import Verdict
 from evalcore.errors import ResultsError
-from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evalcore.history.alarms import Alarm, Alarms, Kind, Outcome, State, Suspicion
 from evalcore.history.store import Evaluation, History
 
 ALPHA = 0.05
@@ -122,13 +122,13 @@ def requests(history: History, alarms: Sequence[Alarm], params: Mapping[str, Any
 
 
 def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[Alarm]:
-    """What became of each alarm, as the history has it now.
+    """What became of each alarm, as the history has it now: of all or of none.
 
     One that could not be looked at again counts as confirmed, and says so: a regression that is kept back because a
     server was down is the worse mistake. failed: why, where it is known.
     """
-    store = Alarms(history)
-    settled = []
+    # Of some alone would be too few: a run that is started again asks for what is open, and tells of that alone.
+    outcomes = []
     for alarm in alarms:
         new, base = (
             _again(history, run_name(alarms, side), alarm.benchmark, side.digest)
@@ -136,9 +136,7 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
         )
         if new is None or base is None:
             reason = failed or "there is no whole evaluation of both on fresh seeds"
-            settled.append(
-                store.settle(alarm.id, State.CONFIRMED, reason=f"could not be confirmed: {reason}")
-            )
+            outcomes.append(Outcome(alarm.id, State.CONFIRMED, f"could not be confirmed: {reason}"))
             continue
         try:
             is_worse, seen = _seen(history, alarm, new, base)
@@ -147,10 +145,8 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
         else:
             state = State.CONFIRMED if is_worse else State.REFUTED
             reason = f"{seen} on fresh seeds"
-        settled.append(
-            store.settle(alarm.id, state, reason=reason, confirmation=new.id, base_confirmation=base.id)
-        )
-    return settled
+        outcomes.append(Outcome(alarm.id, state, reason, new.id, base.id))
+    return Alarms(history).settle_all(outcomes)
 
 
 def run_name(alarms: Sequence[Alarm], side: Checkpoint) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evalcore.compare import compare_recorded
+from evalcore.errors import ResultsError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
 from evalcore.history.store import History
@@ -68,6 +69,16 @@ def look_again(history: History, folder: Path, alarms: list[Alarm], new: list[in
     for side, right in ((alarms[0].checkpoint, new), (alarms[0].baseline, base)):
         named = checkpoint(run_name(alarms, side), side.step or 0, name=side.name, digest=side.digest)
         record(history, folder / "again", named, right, seed=6)
+
+
+def test_of_the_alarms_of_a_run_something_becomes_of_all_or_of_none(
+    history: History, alarms: list[Alarm]
+) -> None:
+    with pytest.raises(ResultsError, match="no alarm 99"):
+        settle(history, [*alarms, replace(alarms[0], id=99)])
+    assert Alarms(history).get([alarms[0].id]) == alarms, (
+        "who is started again decides and tells of this one, too"
+    )
 
 
 def test_only_what_got_worse_is_an_alarm(alarms: list[Alarm]) -> None:
