@@ -21,6 +21,10 @@ _BUSY_SECONDS = 60
 _LOCK = 0x6576616C636F7265  # of PostgreSQL's advisory locks; the letters of evalcore
 
 
+class HistoryError(ResultsError):
+    """The database cannot be reached, read or written now: of what it holds that says nothing."""
+
+
 def history_url() -> str:
     """``EVALCORE_HISTORY``, or SQLite in the home folder. May hold a password."""
     url = os.environ.get("EVALCORE_HISTORY")
@@ -108,7 +112,7 @@ def _sqlite(url: URL) -> Engine:
 
 @contextmanager
 def said(engine: Engine, kind: type[exc.DatabaseError] = exc.OperationalError) -> Iterator[None]:
-    """What is the database's fault and not ours, as a ResultsError of one line."""
+    """What is the database's fault and not ours, as a HistoryError of one line."""
     try:
         yield
     except exc.DatabaseError as error:
@@ -116,7 +120,7 @@ def said(engine: Engine, kind: type[exc.DatabaseError] = exc.OperationalError) -
         if not isinstance(error, kind) and type(error) is not exc.DatabaseError:
             raise
         reason = " ".join(str(error.orig).split())
-        raise ResultsError(f"the history {_shown(engine.url)}: {reason}") from error
+        raise HistoryError(f"the history {_shown(engine.url)}: {reason}") from error
 
 
 def writing(engine: Engine) -> Engine:

@@ -21,6 +21,7 @@ from evalcore.compare import Compared, compare_recorded
 from evalcore.comparison import Verdict
 from evalcore.errors import ResultsError
 from evalcore.history.alarms import Alarm, Alarms, Kind, Outcome, State, Suspicion
+from evalcore.history.database import HistoryError
 from evalcore.history.store import Evaluation, History
 
 ALPHA = 0.05
@@ -126,6 +127,9 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
 
     One that could not be looked at again counts as confirmed, and says so: a regression that is kept back because a
     server was down is the worse mistake. failed: why, where it is known.
+
+    Raises:
+        ResultsError: the history is away.
     """
     # Of some alone would be too few: a run that is started again asks for what is open, and tells of that alone.
     outcomes = []
@@ -140,6 +144,8 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
             continue
         try:
             is_worse, seen = _seen(history, alarm, new, base)
+        except HistoryError:  # tried again, it may be back
+            raise
         except ResultsError as error:
             state, reason = State.CONFIRMED, f"could not be confirmed: {error}"
         else:

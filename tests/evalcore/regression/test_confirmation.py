@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from evalcore.compare import compare_recorded
 from evalcore.errors import ResultsError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarm, Alarms, Kind, State, Suspicion
+from evalcore.history.database import said
 from evalcore.history.store import History
 from evalcore.rates import MARGINS, RateKind
 from evalcore.regression.confirmation import (
@@ -278,6 +281,23 @@ def test_a_baseline_that_lost_as_much_is_the_stacks_fault(
 ) -> None:
     look_again(history, tmp_path, alarms, BAD, BAD)
     assert settle(history, alarms)[0].state is State.REFUTED
+
+
+def test_while_the_history_is_away_nothing_is_said_of_a_model(
+    history: History, alarms: list[Alarm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_again(history, tmp_path, alarms, GOOD, GOOD)
+
+    def away(*_: object, **__: object) -> None:
+        with said(create_engine("sqlite://")):
+            raise OperationalError("SELECT", {}, Exception("server closed the connection"))
+
+    with monkeypatch.context() as once:
+        once.setattr(history, "pairs", away)
+        with pytest.raises(ResultsError, match="server closed the connection"):
+            settle(history, alarms)
+    assert Alarms(history).get([alarms[0].id]) == alarms
+    assert settle(history, alarms)[0].state is State.REFUTED, "and nobody was told"
 
 
 def test_what_cannot_be_looked_at_again_is_told_with_the_reason(
