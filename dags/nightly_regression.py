@@ -8,7 +8,7 @@ has moved, and then the newest checkpoint of every training run of `tracked/*.ya
 says so, and what is found about models on the same cluster is held back until somebody has acknowledged it, or the
 canary is back where it was. **failures** fails when something could not be evaluated, after the others were.
 **release** finds what was held back and no longer is, unless tonight's comparisons have, and what a run of
-**confirm_regression** that failed has left open; **confirm** starts one for it.
+**confirm_regression** that failed has left undecided; **confirm** starts one for it.
 """
 
 from __future__ import annotations

@@ -55,6 +55,10 @@ class State(StrEnum):
     ACKNOWLEDGED = "acknowledged"
 
 
+UNDECIDED = (State.SUSPECTED, State.HELD)
+"""The states in which nothing has become of an alarm yet."""
+
+
 class Suspicion(NamedTuple):
     """What an alarm is raised about: two evaluations in the history, and the test that told them apart."""
 
@@ -270,8 +274,8 @@ def _raise(
     )
     id_: int = connection.execute(select(table.c.id).filter_by(**key)).scalar_one()
     # Of what an older version raised nobody knew; it could never go on.
-    is_open = table.c.state.in_((State.HELD, State.SUSPECTED))
-    unknown = (table.c.id == id_, is_open, table.c.raised_by.is_(None))
+    is_undecided = table.c.state.in_(UNDECIDED)
+    unknown = (table.c.id == id_, is_undecided, table.c.raised_by.is_(None))
     connection.execute(update(table).where(*unknown).values(raised_by=raised_by))
     return id_
 

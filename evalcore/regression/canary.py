@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import chain
 from typing import Any, NamedTuple
 
 from evalcore import include
@@ -182,21 +181,6 @@ def hold(history: History, cluster: str) -> str:
         return ""
     newest = max(open_, key=lambda it: it.raised_at)
     return f"the stack moved: {newest.run} of {newest.raised_at:%Y-%m-%d}: {newest.reason}"
-
-
-def to_confirm(history: History, run: str | None = None) -> list[Alarm]:
-    """The alarms of which nothing has become yet, and that nothing holds (any more); the first raised first.
-
-    A run of confirm_regression may look at one already. Of one without ``raised_by`` it is not known on which cluster
-    it was found, nor how to ask again: it is left out. run: of that training run alone.
-    """
-    open_: dict[str, list[Alarm]] = {}
-    for state in (State.HELD, State.SUSPECTED):
-        for alarm in Alarms(history).find(run=run, state=state):
-            if alarm.raised_by:
-                open_.setdefault(alarm.raised_by["params"]["cluster"], []).append(alarm)
-    free = (alarms for cluster, alarms in open_.items() if not hold(history, cluster))
-    return sorted(chain.from_iterable(free), key=lambda it: it.id)
 
 
 def _baseline(history: History, new: Evaluation, evaluations: Sequence[Evaluation]) -> Evaluation | None:

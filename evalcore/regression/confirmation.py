@@ -1,6 +1,6 @@
 """A suspected regression is looked at again, on fresh seeds, before anybody is told.
 
->>> confirmations(history, alarms)                    # of the DAG confirm_regression, which does the rest
+>>> confirmations(history, to_confirm(history))       # of the DAG confirm_regression, which does the rest
 [{'trigger_run_id': 'confirm__7__ckpt__llama-8b__step-1000__5f0c…', 'conf': {'alarms': [7], …}}]
 >>> runs = requests(history, alarms, params)          # of the DAG evaluate_checkpoint: both checkpoints, alike
 >>> settle(history, alarms)                           # when they are done
@@ -14,15 +14,17 @@ with them it is the stack alone that is made the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from evalcore.checkpoints import Checkpoint
 from evalcore.compare import Compared, compare_recorded
 from evalcore.comparison import Verdict
 from evalcore.errors import ResultsError
-from evalcore.history.alarms import Alarm, Alarms, Kind, Outcome, State, Suspicion
+from evalcore.history.alarms import UNDECIDED, Alarm, Alarms, Kind, Outcome, State, Suspicion
 from evalcore.history.database import HistoryError
 from evalcore.history.store import Evaluation, History
+from evalcore.regression.canary import hold
 
 ALPHA = 0.05
 """Of one test: what is confirmed was suspected under an alpha of its own, and of chance both seldom agree."""
@@ -49,6 +51,21 @@ def suspicions(
     return found
 
 
+def to_confirm(history: History, run: str | None = None) -> list[Alarm]:
+    """The undecided alarms, of one training run or of all, that no canary holds (any more); the first raised first.
+
+    A run of confirm_regression may look at one already. Of one without ``raised_by`` it is not known on which cluster
+    it was found, nor how to ask again: it is left out.
+    """
+    undecided: dict[str, list[Alarm]] = {}
+    for state in UNDECIDED:
+        for alarm in Alarms(history).find(run=run, state=state):
+            if alarm.raised_by:
+                undecided.setdefault(alarm.raised_by["params"]["cluster"], []).append(alarm)
+    free = (alarms for cluster, alarms in undecided.items() if not hold(history, cluster))
+    return sorted(chain.from_iterable(free), key=lambda it: it.id)
+
+
 def confirmations(history: History, alarms: Iterable[Alarm]) -> list[dict[str, Any]]:
     """The runs of confirm_regression that look at some alarms again: ``{trigger_run_id, conf}`` of each.
 
@@ -72,7 +89,7 @@ def confirmations(history: History, alarms: Iterable[Alarm]) -> list[dict[str, A
     ]
 
 
-def attempt(run: str, number: int) -> str:
+def attempt_id(run: str, number: int) -> str:
     """The id of the second, third, … run in place of one that failed; of the first it is ``run``."""
     # Of an id that is cut off the alarms' own are kept, which come first.
     return run if number == 1 else f"{run[: _ID_LENGTH - 10]}__{number}"

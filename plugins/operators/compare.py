@@ -40,8 +40,7 @@ class CompareOperator(BaseOperator):
         # Here: they import what reading a DAG need not wait for.
         from evalcore.compare import as_text, sentence
         from evalcore.history import open_history
-        from evalcore.regression.canary import to_confirm
-        from evalcore.regression.confirmation import confirmations
+        from evalcore.regression.confirmation import confirmations, to_confirm
         from evalcore.regression.lineage import judge_checkpoint
 
         ti, params = context["ti"], context["params"]

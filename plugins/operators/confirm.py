@@ -22,10 +22,10 @@ _AT_ONCE = 200
 def to_start(ti: Any, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of some runs of confirm_regression that are not there yet, and in place of each that failed another.
 
-    One that failed, and whose alarms are open still, has not said what became of them: it was killed, or the history
-    was away. Two tasks that ask at the same time find the same ids, and Airflow starts each once.
+    One that failed, and whose alarms are undecided still, was killed, or the history was away. Two tasks that ask at
+    the same time find the same ids, and Airflow starts each once.
     """
-    from evalcore.regression.confirmation import attempt
+    from evalcore.regression.confirmation import attempt_id
 
     def is_there(run: str, states: list[str] | None = None) -> bool:
         return bool(ti.get_dr_count(dag_id=CONFIRMATION, run_ids=[run], states=states))
@@ -34,7 +34,7 @@ def to_start(ti: Any, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for run in runs:
         if len(found) == _AT_ONCE:
             break
-        ids = (attempt(run["trigger_run_id"], number) for number in count(1))
+        ids = (attempt_id(run["trigger_run_id"], number) for number in count(1))
         next_ = next(id_ for id_ in ids if not is_there(id_, ["failed"]))
         if not is_there(next_):
             found.append({**run, "trigger_run_id": next_})
@@ -42,7 +42,7 @@ def to_start(ti: Any, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class ReleaseOperator(BaseOperator):
-    """Returns ``{trigger_run_id, conf}`` of each run of confirm_regression in which open alarms go on.
+    """Returns ``{trigger_run_id, conf}`` of each run of confirm_regression in which undecided alarms go on.
 
     One for each evaluation whose alarms no canary holds any more, and for each whose run has failed. That run
     releases what was held, this task does not: what could not be started is found again.
@@ -53,8 +53,7 @@ class ReleaseOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         # Here: they import what reading a DAG need not wait for.
         from evalcore.history import open_history
-        from evalcore.regression.canary import to_confirm
-        from evalcore.regression.confirmation import confirmations
+        from evalcore.regression.confirmation import confirmations, to_confirm
 
         with open_history() as history:
             asked = confirmations(history, to_confirm(history))

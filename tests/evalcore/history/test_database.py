@@ -21,7 +21,7 @@ from sqlalchemy import Connection, create_engine, func, insert, inspect, select,
 from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import database, open_history, schema
 from evalcore.history.alarms import Alarms, Kind, State, Suspicion
-from evalcore.regression.canary import to_confirm
+from evalcore.regression.confirmation import to_confirm
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow

@@ -23,9 +23,9 @@ from evalcore.regression.canary import (
     lineage,
     night_name,
     request,
-    to_confirm,
     unwatched,
 )
+from evalcore.regression.confirmation import to_confirm
 from evaluations import checkpoint, record
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from evalcore.history.store import History
 from evalcore.rates import MARGINS, RateKind
 from evalcore.regression.confirmation import (
     ALPHA,
-    attempt,
+    attempt_id,
     confirmations,
     requests,
     run_name,
@@ -128,11 +128,11 @@ def test_the_ids_of_confirmations_are_no_longer_than_airflow_takes(history: Hist
     raised_by = {"evaluation": "e" * 250, "params": {}}
     alarms = Alarms(history).raise_([Suspicion(Kind.REGRESSION, new, base, 0.01, 0.05)], raised_by=raised_by)
     (run,) = confirmations(history, alarms)
-    ids = [attempt(run["trigger_run_id"], number) for number in (1, 2, 3, 999_999)]
+    ids = [attempt_id(run["trigger_run_id"], number) for number in (1, 2, 3, 999_999)]
     assert ids[0] == run["trigger_run_id"] == f"confirm__1__{'e' * 250}"[:237]
     assert len(set(ids)) == 4
     assert max(len(f"acknowledge__{id_}") for id_ in ids) <= 250, "what asks somebody has them in its own"
-    assert attempt("confirm__1__ckpt__2", 2) == "confirm__1__ckpt__2__2"
+    assert attempt_id("confirm__1__ckpt__2", 2) == "confirm__1__ckpt__2__2"
 
 
 def test_both_checkpoints_are_asked_again_alike_but_for_the_seed(

@@ -223,7 +223,7 @@ def test_alarms_are_of_what_is_critical(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("lineage", "canary"):
+    for module in ("lineage", "confirmation"):
         monkeypatch.setattr(
             f"evalcore.regression.{module}.hold", lambda _, cluster: f"the stack of {cluster} moved"
         )
@@ -237,7 +237,7 @@ def test_while_the_stack_has_moved_alarms_are_held(tmp_path: Path, monkeypatch: 
             (State.HELD, "the stack of local moved")
         ]
     # The run that goes on, whoever is first to find that nothing holds it any more.
-    monkeypatch.setattr("evalcore.regression.canary.hold", lambda _, cluster: "")
+    monkeypatch.setattr("evalcore.regression.confirmation.hold", lambda _, cluster: "")
     released = ReleaseOperator(task_id="release").execute({"ti": ti})  # type: ignore[typeddict-item]
     assert [run["trigger_run_id"] for run in released] == [f"confirm__1__{ti.run_id}"]
     monkeypatch.setattr("evalcore.regression.lineage.hold", lambda _, cluster: "")

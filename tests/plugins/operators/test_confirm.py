@@ -85,7 +85,9 @@ def test_what_nothing_holds_any_more_has_one_run_that_releases_it(
 ) -> None:
     first, second = (held(tmp_path, step) for step in (200, 300))
     with monkeypatch.context() as moved:
-        moved.setattr("evalcore.regression.canary.hold", lambda _, cluster: f"the stack of {cluster} moved")
+        moved.setattr(
+            "evalcore.regression.confirmation.hold", lambda _, cluster: f"the stack of {cluster} moved"
+        )
         assert release() == []
     runs = release()
     assert [run["trigger_run_id"] for run in runs] == ["confirm__1__ckpt__200", "confirm__2__ckpt__300"]
