@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from demo.standalone import FINAL, Airflow
-from waiting import until
-
-_LONG = 900.0
+from waiting import LONG, until
 
 
 def question(airflow: Airflow, dag_id: str, run: str) -> dict[str, Any]:
@@ -15,12 +13,12 @@ def question(airflow: Airflow, dag_id: str, run: str) -> dict[str, Any]:
     path = f"/dags/{dag_id}/dagRuns/{run}/hitlDetails"
     until(
         lambda: airflow.request("GET", path)["total_entries"] == 1 or airflow.state(dag_id, run) in FINAL,
-        timeout=_LONG,
+        timeout=LONG,
     )
     # Answered before the scheduler has noticed that the worker which asked is done, Airflow takes the task that goes
     # on for that one, for lost, and asks again.
     log, noticed = airflow.home / "logs" / "scheduler.log", f"dag_id={dag_id}, task_id=ask, run_id={run}"
-    until(lambda: f"TaskInstance Finished: {noticed}" in log.read_text(), "the worker's end", _LONG)
+    until(lambda: f"TaskInstance Finished: {noticed}" in log.read_text(), "the worker's end", LONG)
     [asked] = airflow.request("GET", path)["hitl_details"]
     assert not asked["response_received"]
     return dict(asked)

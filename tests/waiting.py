@@ -13,6 +13,10 @@ import psutil
 
 Found = TypeVar("Found")
 
+LONG = 1200.0
+"""Seconds that a slow and busy machine may take for what takes a minute. Less than pytest's faulthandler_timeout,
+which ends the whole run, so that a test can say what it has waited for."""
+
 
 def until(holds: Callable[[], Found], what: str = "it", timeout: float = 300.0) -> Found:
     """What ``holds`` returns as soon as that is true; AssertionError if it does not become so in time."""

@@ -8,8 +8,6 @@ from typing import Any
 from demo.standalone import Airflow
 
 DAG = "evaluate_checkpoint"
-LONG = 900.0
-"""Seconds that a slow and busy machine may take for what takes seconds."""
 SECRET = "sk-never-to-be-seen-anywhere"
 
 QUICK = {

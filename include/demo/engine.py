@@ -22,7 +22,7 @@ import psutil
 from demo.daemons import Daemons, kill, recorded, with_descendants
 
 START_TIMEOUT = 300.0
-BUILD_TIMEOUT = 3000.0
+BUILD_TIMEOUT = 1200.0
 BASE_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _TRUSTED = Path("/usr/local/share/ca-certificates")
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"

@@ -201,7 +201,7 @@ class Airflow:
         found = [str(run["dag_run_id"]) for run in runs["dag_runs"]]
         return [run_id for run_id in found if run_id.startswith(run_id_prefix)]
 
-    def wait(self, dag_id: str, run_id: str, timeout: float = 1800.0) -> str:
+    def wait(self, dag_id: str, run_id: str, timeout: float = 1200.0) -> str:
         """The final state of a run."""
         deadline = time.monotonic() + timeout
         while (state := self.state(dag_id, run_id)) not in FINAL:

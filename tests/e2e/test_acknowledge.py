@@ -14,8 +14,6 @@ from required_action import answer, question
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-LONG = 900.0
-
 
 def states(airflow: Airflow, dag_id: str, run: str) -> dict[str, str]:
     return {task["task_id"]: task["state"] for task in airflow.tasks(dag_id, run)}
@@ -35,7 +33,7 @@ def test_an_alarm_is_acknowledged_by_whoever_answers(airflow: Airflow, tmp_path:
     answer(airflow, dag_id, first, "Acknowledge", "the learning rate")
     with pytest.raises(AirflowError, match="409"):
         answer(airflow, dag_id, first, "Leave open", "a second answer")
-    assert airflow.wait(dag_id, first, LONG) == "success"
+    assert airflow.wait(dag_id, first) == "success"
     with open_history(airflow.settings["EVALCORE_HISTORY"]) as history:
         [known] = Alarms(history).get([alarm.id])
     assert (known.state, known.acknowledged_by, known.note) == (
@@ -46,9 +44,9 @@ def test_an_alarm_is_acknowledged_by_whoever_answers(airflow: Airflow, tmp_path:
 
     # Another run that asked already, and one that comes later, end well and change nothing.
     answer(airflow, dag_id, second, "Acknowledge", "me too")
-    assert airflow.wait(dag_id, second, LONG) == "success"
+    assert airflow.wait(dag_id, second) == "success"
     late = airflow.trigger(dag_id, {"alarms": [alarm.id]})
-    assert airflow.wait(dag_id, late, LONG) == "success"
+    assert airflow.wait(dag_id, late) == "success"
     assert set(states(airflow, dag_id, late).values()) == {"skipped"}
     with open_history(airflow.settings["EVALCORE_HISTORY"]) as history:
         assert Alarms(history).get([alarm.id]) == [known]
@@ -66,12 +64,12 @@ def test_a_baseline_is_promoted_by_whoever_approves(airflow: Airflow, tmp_path: 
     question(airflow, dag_id, rejected)
 
     answer(airflow, dag_id, rejected, "Reject", "")
-    assert airflow.wait(dag_id, rejected, LONG) == "success"
+    assert airflow.wait(dag_id, rejected) == "success"
     assert states(airflow, dag_id, rejected)["promote"] == "skipped"
     with open_history(airflow.settings["EVALCORE_HISTORY"]) as history:
         assert Alarms(history).promoted("promoted", "toy") is None
     answer(airflow, dag_id, approved, "Approve", "harder data")
-    assert airflow.wait(dag_id, approved, LONG) == "success"
+    assert airflow.wait(dag_id, approved) == "success"
     with open_history(airflow.settings["EVALCORE_HISTORY"]) as history:
         assert Alarms(history).promoted("promoted", "toy") == alarm.evaluation
     assert "approved by admin" in airflow.log(dag_id, approved, "promote")

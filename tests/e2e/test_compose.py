@@ -16,14 +16,12 @@ from cluster_folder import needs
 from demo import packages
 from demo.engine import Engine
 from demo.standalone import ROOT, Airflow, _free_port
-from waiting import until
+from waiting import LONG, until
 from whole_dag import held
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 DAG = "evaluate_checkpoint"
-LONG = 1800.0
-"""Seconds that a slow and busy machine may take for what takes a minute."""
 OVERRIDE = (
     "services: {migrate: {build: {network: host}}}\n"  # this engine has no other way to the package index
 )
@@ -54,7 +52,7 @@ class Compose:
             capture_output=True,
             text=True,
             errors="replace",  # some of what is kept is no text
-            timeout=3000,
+            timeout=LONG,
             check=False,
         )
 
@@ -126,7 +124,7 @@ def test_an_evaluation_outlives_a_restart_of_the_scheduler(
     before = until(lambda: compose.scheduler(rows).splitlines(), "some rows", LONG)
     compose.run("restart", "--timeout=3", "scheduler")
     compose.scheduler(f"rm {hold}")
-    assert airflow.wait(DAG, run, timeout=LONG) == "success"
+    assert airflow.wait(DAG, run) == "success"
     assert compose.scheduler("ls /results/.jobs/*generate*").split() == ["1", "2"], "it ended in the restart"
     after = compose.scheduler(rows).splitlines()
     assert len(after) == 90

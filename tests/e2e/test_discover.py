@@ -16,14 +16,12 @@ from evalcore.discovery import Folder, find
 from evalcore.tracked import Tracked
 from hooks.places import place_of
 from on_slurm import running_slurm
-from waiting import until
+from waiting import LONG, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 DISCOVERY, EVALUATION = "discover_checkpoints", "evaluate_checkpoint"
 RUN = "burst"
-LONG = 1800.0
-"""Seconds that a slow and busy machine may take for what takes minutes."""
 
 
 def pause(airflow: Airflow, dag_id: str, paused: bool) -> None:
@@ -47,7 +45,7 @@ def evaluated(airflow: Airflow) -> dict[str, str]:
 def look(airflow: Airflow) -> str:
     """The id of a round of discovery that is started and waited for."""
     run = airflow.trigger(DISCOVERY, {})
-    assert airflow.wait(DISCOVERY, run, timeout=LONG) == "success"
+    assert airflow.wait(DISCOVERY, run) == "success"
     return run
 
 
@@ -56,7 +54,7 @@ def rest(airflow: Airflow) -> None:
     pause(airflow, DISCOVERY, True)
     while under_way := airflow.unfinished(DISCOVERY, ""):
         pause(airflow, DISCOVERY, False)
-        airflow.wait(DISCOVERY, under_way[0], timeout=LONG)
+        airflow.wait(DISCOVERY, under_way[0])
         pause(airflow, DISCOVERY, True)
 
 

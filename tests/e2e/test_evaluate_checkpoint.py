@@ -21,8 +21,8 @@ from evalcore.generate import generate
 from evalcore.manifest import Manifest
 from evalcore.summarize import Scorecard
 from judge_server import running_judge
-from waiting import until
-from whole_dag import DAG, LONG, held, is_watched
+from waiting import LONG, until
+from whole_dag import DAG, held, is_watched
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -14,8 +14,8 @@ from demo.engine import Engine
 from demo.standalone import ROOT, Airflow
 from evalcore.summarize import Scorecard
 from seen_processes import in_environment
-from waiting import until
-from whole_dag import DAG, LONG, QUICK, SECRET, conf, held
+from waiting import LONG, until
+from whole_dag import DAG, QUICK, SECRET, conf, held
 
 pytestmark = pytest.mark.e2e
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_is_evaluated_in_containers_that_show_no_keys(
             hold.unlink(missing_ok=True)
         return airflow.state(DAG, run) in ("success", "failed")
 
-    until(over, "the run", 2 * LONG)
+    until(over, "the run", LONG)
     assert airflow.state(DAG, run) == "success"
     [card] = (tmp_path / "results").rglob("scorecard.json")
     scorecard = Scorecard.load(card.parent)
@@ -127,7 +127,7 @@ def test_a_triggerer_that_dies_finds_the_container_again(
         made.update(containers(engine, "generate"))
         return airflow.state(DAG, run) in ("success", "failed")
 
-    until(over, "the run", 2 * LONG)
+    until(over, "the run", LONG)
     assert airflow.state(DAG, run) == "success"
     assert made == {container}
 

@@ -17,8 +17,8 @@ from evalcore.counts import ProblemCounts
 from evalcore.summarize import Scorecard
 from on_slurm import generate_jobs, generate_of, running_airflow, running_slurm
 from seen_processes import command_lines, in_environment
-from waiting import until
-from whole_dag import DAG, LONG, SECRET, conf, held, is_watched
+from waiting import LONG, until
+from whole_dag import DAG, SECRET, conf, held, is_watched
 
 pytestmark = pytest.mark.e2e
 
@@ -75,7 +75,7 @@ def test_keys_are_nowhere_but_in_the_job(
             hold.unlink(missing_ok=True)
         return airflow.state(DAG, run) in ("success", "failed")
 
-    until(over, "the run", 2 * LONG)
+    until(over, "the run", LONG)
     assert airflow.state(DAG, run) == "success"
     assert any("supervise.py" in line for line in seen), "a job was seen while it ran"
     assert SECRET in in_jobs

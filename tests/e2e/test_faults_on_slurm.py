@@ -18,8 +18,8 @@ from demo.daemons import kill
 from demo.standalone import Airflow
 from evalcore.summarize import Scorecard
 from on_slurm import generate_jobs, generate_of, running_airflow, running_slurm
-from waiting import until
-from whole_dag import DAG, LONG, conf, held
+from waiting import LONG, until
+from whole_dag import DAG, conf, held
 
 pytestmark = pytest.mark.e2e
 

@@ -21,14 +21,12 @@ from evalcore.summarize import Scorecard
 from hooks.backends import backend
 from hub import Hub, Model
 from on_slurm import running_slurm
-from waiting import until
+from waiting import LONG, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 DISCOVERY, EVALUATION = "discover_checkpoints", "evaluate_checkpoint"
 NAME, RUN = "org/olmo", "olmo-run"
-LONG = 900.0
-"""Seconds that a slow and busy machine may take for what takes seconds."""
 
 
 @pytest.fixture
@@ -62,12 +60,12 @@ def test_a_checkpoint_that_discovery_finds_on_the_hub_is_evaluated(
 ) -> None:
     airflow.request("PATCH", f"/dags/{DISCOVERY}", {"is_paused": False})
     try:
-        assert airflow.wait(DISCOVERY, airflow.trigger(DISCOVERY, {}), timeout=LONG) == "success"
+        assert airflow.wait(DISCOVERY, airflow.trigger(DISCOVERY, {})) == "success"
         [run] = until(lambda: runs(airflow), "its run", LONG)
     finally:
         airflow.request("PATCH", f"/dags/{DISCOVERY}", {"is_paused": True})
     assert run["conf"]["checkpoint"] == f"hf://{NAME}@step900-tokens1B"
-    assert airflow.wait(EVALUATION, run["dag_run_id"], timeout=LONG) == "success"
+    assert airflow.wait(EVALUATION, run["dag_run_id"]) == "success"
 
     [folder] = followed.glob(f"{RUN}/*")
     assert folder.name == "step900-tokens1B"
@@ -82,7 +80,7 @@ def test_a_checkpoint_that_discovery_finds_on_the_hub_is_evaluated(
     # Asked for again it is here already; as a path nothing is asked of the hub at all.
     hub.requests.clear()
     again = airflow.trigger(EVALUATION, {**run["conf"], "dry_run": True})
-    assert airflow.wait(EVALUATION, again, timeout=LONG) == "success"
+    assert airflow.wait(EVALUATION, again) == "success"
     states = {t["task_id"]: t["state"] for t in airflow.tasks(EVALUATION, again)}
     assert (states["fetch"], states["plan"], states["convert"]) == ("success", "success", "skipped")
     assert not [r for r in hub.requests if "/resolve/" in r]

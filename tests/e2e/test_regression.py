@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 EVALUATION, CONFIRMATION, NIGHT = "evaluate_checkpoint", "confirm_regression", "nightly_regression"
 ACKNOWLEDGEMENT = "acknowledge_alert"
 CHECKPOINTS = sorted((ROOT / "include" / "tiny" / "checkpoints").glob("step-*"))
-LONG = 1800.0
 HOW = {
     "suite": "tiny",
     "benchmarks": "tiny-arithmetic:4",
@@ -52,7 +51,7 @@ def evaluate(airflow: Airflow, checkpoint: Path, results: Path, run: str) -> str
     """A finished run of evaluate_checkpoint."""
     conf = {"checkpoint": str(checkpoint), "training_run": run, "results": str(results), **HOW}
     made = airflow.trigger(EVALUATION, conf)
-    assert airflow.wait(EVALUATION, made, timeout=LONG) == "success"
+    assert airflow.wait(EVALUATION, made) == "success"
     return made
 
 
@@ -80,7 +79,7 @@ def test_a_loss_is_confirmed_on_fresh_seeds_and_told_once(
     worse = evaluate(airflow, bad, tmp_path, "loss")
     (confirmation,) = airflow.xcom(EVALUATION, worse, "compare")
     run = confirmation["trigger_run_id"]
-    assert airflow.wait(CONFIRMATION, run, timeout=LONG) == "success"
+    assert airflow.wait(CONFIRMATION, run) == "success"
     (alarm,) = alarms(airflow, "loss")
     assert (alarm.kind, alarm.state) == (Kind.REGRESSION, State.CONFIRMED)
     with open_history(airflow.settings["EVALCORE_HISTORY"]) as history:
@@ -101,7 +100,7 @@ def test_a_loss_is_confirmed_on_fresh_seeds_and_told_once(
 
     # The same evaluation looked at again is neither confirmed nor told again.
     airflow.clear(EVALUATION, worse, "compare")
-    assert airflow.wait(EVALUATION, worse, timeout=LONG) == "success"
+    assert airflow.wait(EVALUATION, worse) == "success"
     assert states(airflow, EVALUATION, worse)["confirm"] == ["removed"], "there is none to start any more"
     assert len(alerted.received) == 1
 
@@ -140,7 +139,7 @@ def test_a_stack_that_moved_holds_back_what_is_said_of_models_until_somebody_kno
 
     # A run that fails before it knows of its alarm: another one takes its place.
     failed = airflow.trigger(CONFIRMATION, {}, f"confirm__{held.id}__{ran}")
-    airflow.wait(CONFIRMATION, failed, timeout=LONG)
+    airflow.wait(CONFIRMATION, failed)
     airflow.request("PATCH", f"/dags/{CONFIRMATION}/dagRuns/{quote(failed, safe='')}", {"state": "failed"})
 
     # Acknowledged, nothing holds it any more: it is asked again under the stack of the day, and told.
@@ -148,11 +147,11 @@ def test_a_stack_that_moved_holds_back_what_is_said_of_models_until_somebody_kno
     (waiting,) = [run["dag_run_id"] for run in asked if run["conf"] == {"alarms": [moved.id]}]
     question(airflow, ACKNOWLEDGEMENT, waiting)
     answer(airflow, ACKNOWLEDGEMENT, waiting, "Acknowledge", "the new driver")
-    assert airflow.wait(ACKNOWLEDGEMENT, waiting, timeout=LONG) == "success"
+    assert airflow.wait(ACKNOWLEDGEMENT, waiting) == "success"
     (confirmation,) = airflow.xcom(ACKNOWLEDGEMENT, waiting, "release")
     assert confirmation["conf"]["evaluation"] == ran
     assert confirmation["trigger_run_id"] == f"{failed}__2"
-    assert airflow.wait(CONFIRMATION, confirmation["trigger_run_id"], timeout=LONG) == "success"
+    assert airflow.wait(CONFIRMATION, confirmation["trigger_run_id"]) == "success"
     (told,) = alarms(airflow, "model")
     assert (told.id, told.state) == (held.id, State.CONFIRMED)
     assert told.reason.endswith("on fresh seeds")
@@ -164,7 +163,7 @@ def sweep(airflow: Airflow) -> str:
     airflow.request("PATCH", f"/dags/{NIGHT}", {"is_paused": False})
     try:
         run = airflow.trigger(NIGHT, {})
-        assert airflow.wait(NIGHT, run, timeout=LONG) == "success"
+        assert airflow.wait(NIGHT, run) == "success"
     finally:
         airflow.request("PATCH", f"/dags/{NIGHT}", {"is_paused": True})
     return run

@@ -19,7 +19,7 @@ from evalcore.profiles import SlurmProfile
 from evalcore.slurm.cluster import Cluster
 from hooks.slurm import SshShell
 from on_slurm import running_slurm
-from waiting import until
+from waiting import LONG, until
 from whole_dag import held
 
 pytestmark = [pytest.mark.e2e, pytest.mark.beside]
@@ -143,9 +143,9 @@ def test_servers_that_share_a_node_do_not_share_a_port(
     def all_of_them(holds: Callable[[Look], bool]) -> bool:
         return all(holds(look) for look in cluster.look(dict.fromkeys(jobs, 0)).values())
 
-    until(lambda: all_of_them(lambda look: "server on port" in "".join(look.log)), "all servers", 900)
+    until(lambda: all_of_them(lambda look: "server on port" in "".join(look.log)), "all servers", LONG)
     hold.unlink()
-    until(lambda: all_of_them(lambda look: look.status.state.is_over), "the end of all", 900)
+    until(lambda: all_of_them(lambda look: look.status.state.is_over), "the end of all", LONG)
     looks = cluster.look(dict.fromkeys(jobs, 0))
     assert [look.status.state for look in looks.values()] == [State.SUCCEEDED] * 3
     ports = [re.findall(r"server on port (\d+)", "\n".join(look.log)) for look in looks.values()]
