@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.standalone import Airflow
+from waiting import LONG, until
 
 DAG = "evaluate_checkpoint"
 SECRET = "sk-never-to-be-seen-anywhere"
@@ -31,6 +32,15 @@ def held(hold: Path) -> list[str]:
     server = f"server.args=[--faults,hold:after={_ANSWERED}:file={hold}]"
     # Each answer its own request.
     return ["client.group_samples=false", server]
+
+
+def some_rows(results: Path) -> list[Path]:
+    """The files of generations below a folder that have a whole row, as soon as one has."""
+
+    def written() -> list[Path]:
+        return [file for file in results.rglob("generations/*.jsonl") if b"\n" in file.read_bytes()]
+
+    return until(written, "some rows", LONG)
 
 
 def is_watched(airflow: Airflow, run: str, attempt: int = 1) -> bool:

@@ -15,7 +15,7 @@ from demo.standalone import ROOT, Airflow
 from evalcore.summarize import Scorecard
 from seen_processes import in_environment
 from waiting import LONG, until
-from whole_dag import DAG, QUICK, SECRET, conf, held
+from whole_dag import DAG, QUICK, SECRET, conf, held, some_rows
 
 pytestmark = pytest.mark.e2e
 
@@ -94,12 +94,7 @@ def test_a_container_that_is_killed_goes_on_where_it_stopped(
     results = tmp_path / "results"
     params = {"cluster": "box", "max_problems": 10, "overrides": held(hold)}
     run = airflow.trigger(DAG, conf(results, checkpoint, **params))
-    written = until(
-        lambda: [f for f in results.rglob("generations/*.jsonl") if b"\n" in f.read_bytes()],
-        "some rows",
-        LONG,
-    )
-    rows = written[0].read_text().splitlines()
+    rows = some_rows(results)[0].read_text().splitlines()
     engine.run("kill", *containers(engine, "generate"))
     hold.unlink()
     assert airflow.wait(DAG, run) == "success"

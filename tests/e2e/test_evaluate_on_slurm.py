@@ -18,7 +18,7 @@ from evalcore.summarize import Scorecard
 from on_slurm import generate_jobs, generate_of, running_airflow, running_slurm
 from seen_processes import command_lines, in_environment
 from waiting import LONG, until
-from whole_dag import DAG, SECRET, conf, held, is_watched
+from whole_dag import DAG, SECRET, conf, held, is_watched, some_rows
 
 pytestmark = pytest.mark.e2e
 
@@ -134,9 +134,7 @@ def test_a_preempted_generation_goes_on_where_it_stopped(
     params = {"overrides": held(hold), "max_problems": 10, "training_run": "preempted"}
     run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
     parts = slurm.remote_job_dir / "results" / "preempted"
-    written = until(
-        lambda: [f for f in parts.rglob("generations/*.jsonl") if b"\n" in f.read_bytes()], "some rows", LONG
-    )
+    written = some_rows(parts)
     job = slurm.run("squeue", "-h", "-t", "running", "-n", generate_jobs(slurm), "-o", "%i").strip()
     rows = [file.read_bytes() for file in written]
     slurm.run("scancel", slurm.preempt(job))
