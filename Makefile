@@ -111,7 +111,7 @@ bench-history: $(INSTALLED) ## a history of 1,000 checkpoints on SQLite and Post
 
 LOCK := compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
   --no-annotate --upgrade
-lock: $(INSTALLED) ## resolve requirements.lock anew from pyproject.toml
+lock: $(INSTALLED) ## resolve requirements.lock anew from pyproject.toml, and the one of tests/s3
 	$(UV) $(LOCK) --extra airflow --extra compare --extra hub --extra history --extra plot --extra postgres \
 	  --extra wandb --extra dev pyproject.toml -o requirements.lock
 	@# What is in the one is not in the other; but botocore wants a python-dateutil of its own.
