@@ -2,6 +2,9 @@ r"""Find the answer in a response: ``"… so it is $\boxed{\frac{1}{2}}$."`` →
 
 Every function here takes time linear in the text, whatever the text: each pattern scans a character a
 bounded number of times, and braces are matched in one pass.
+
+Repeated groups that give nothing back are atomic, ``(?>(?:…)*)``, and not possessive: Python before 3.11.5 gets those
+wrong (cpython#106052).
 """
 
 from __future__ import annotations
