@@ -76,7 +76,10 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator
 
 @pytest.fixture
 def hold(tmp_path: Path) -> Iterator[Path]:
-    """A file by which generations are held (``whole_dag.held``), or others; in the folder of a test's results."""
+    """A file: while it is there a generation (``whole_dag.held``) or a command (``waiting.while_there``) is held.
+
+    Among the test's results, which jobs see in containers too.
+    """
     file = tmp_path / "results" / "hold"
     file.parent.mkdir()
     file.touch()
