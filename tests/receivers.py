@@ -25,7 +25,7 @@ from loopback import Handler, serving
 SECRET = "a-secret-that-nothing-may-print"
 
 
-@dataclass
+@dataclass(slots=True)
 class Webhook:
     """received: what was posted. answers: the statuses of the next requests, 200 after them; path: the last one's.
 

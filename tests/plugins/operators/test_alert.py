@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -175,8 +177,17 @@ def test_a_channel_that_answers_late_has_taken_the_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receivers: Receivers, alarm: Alarm
 ) -> None:
     follow(tmp_path, monkeypatch, "team_hook")
-    receivers.hook.slow = 5  # longer than Apprise waits unless it is told to
+    receivers.hook.go_on.clear()
+
+    def answer() -> None:
+        until(lambda: receivers.hook.received, "the message")
+        time.sleep(5)  # longer than Apprise waits unless it is told to
+        receivers.hook.go_on.set()
+
+    answering = threading.Thread(target=answer)
+    answering.start()
     assert alert(alarm) == ["team_hook"]
+    answering.join()
     assert len(receivers.hook.received) == 1
 
 
