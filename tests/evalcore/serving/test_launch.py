@@ -108,6 +108,27 @@ def test_death_half_way_shows_the_log(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("patience", "said"),
+    [(0.01, "^hung up$"), (60, r"died \(exit code 3\): hung up; .* ends with: no memory$")],
+)
+def test_a_server_that_has_hung_up_has_the_time_to_die(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, said: str
+) -> None:
+    # Its port is closed before it is gone.
+    program = "import sys, time; print('no memory', flush=True); time.sleep(1); sys.exit(3)"
+    monkeypatch.setitem(launch._COMMANDS, "vllm", lambda *_: [sys.executable, "-c", program])
+    endpoint = launch.Endpoint("http://127.0.0.1:9/v1", "x", "vllm", None)
+    for name, answer in (("_wait_until_up", None), ("_probe", endpoint)):
+        monkeypatch.setattr(launch, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(launch, "_DYING", patience)
+    with (
+        pytest.raises(ServerError, match=said),
+        serving(Server(type="vllm"), CHECKPOINT, name="x", log_file=tmp_path / "log"),
+    ):
+        raise ServerError("hung up")
+
+
 @pytest.mark.slow
 def test_silence_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = children()
