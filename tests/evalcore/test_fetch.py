@@ -26,7 +26,7 @@ from evalcore.config import EvalConfig, load_config
 from evalcore.errors import CheckpointError, ConfigError, ResultsError
 from evalcore.fetch import Outlook, fetch, fetched, folder_of, outlook, placed, planned, resolve
 from evalcore.model_folder import digest
-from evalcore.sources.remote import File, Remote, Unavailable
+from evalcore.sources.remote import File, Remote, Unavailable, part_of
 from hub import Hub, Model
 from tiny_folder import write_checkpoint
 from waiting import until
@@ -356,6 +356,24 @@ def test_a_disk_that_is_too_small(local: Remote, tmp_path: Path, monkeypatch: py
 
     with pytest.raises(ResultsError, match=f"No space left on device; {can_go}"):
         fetch(replace(local, get=get), tmp_path)
+
+
+def test_what_is_here_already_wants_no_room(
+    local: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = unfinished(local, tmp_path)
+    left.mkdir(parents=True)
+    local.get(FIRST, left)
+    (left / part_of(SECOND)).write_bytes(b"begun")
+    (left / part_of(FIRST)).write_bytes(bytes(local.size))
+    missing = local.size - local.files[FIRST].size - len(b"begun")
+    usage = shutil.disk_usage(tmp_path)
+    free = missing - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    with pytest.raises(ResultsError, match=f": {module.size_text(missing)} are wanted for {local.url}, "):
+        fetch(local, tmp_path)
+    free = missing
+    assert fetch(local, tmp_path).is_dir()
 
 
 def test_a_disk_that_is_full_while_the_hub_is_asked_is_not_the_hubs_fault(
