@@ -110,11 +110,15 @@ def test_a_pair_over_its_deadline_is_undecided_and_the_others_are_not(pool: Pool
 
 
 def test_a_hostile_pair_costs_its_limit_and_no_more() -> None:
+    seconds: list[float] = []
     with Pool("math", workers=1) as fresh:
-        fresh.compare([BY_ALGEBRA])
-        started = time.monotonic()
-        assert fresh.compare([ENDLESS])[0].reason == "timeout"
-        assert DEFAULT_TIMEOUT <= time.monotonic() - started < 60
+        # A machine that stands still for a while does not do so each time.
+        while not seconds or (min(seconds) > 2 * DEFAULT_TIMEOUT and len(seconds) < 5):
+            fresh.compare([BY_ALGEBRA])
+            started = time.monotonic()
+            assert fresh.compare([ENDLESS])[0].reason == "timeout"
+            seconds.append(time.monotonic() - started)
+    assert DEFAULT_TIMEOUT <= min(seconds) <= 2 * DEFAULT_TIMEOUT
 
 
 def test_a_worker_that_dies_costs_the_pair_it_was_at(pool: Pool) -> None:
