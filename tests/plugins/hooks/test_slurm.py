@@ -89,6 +89,7 @@ def test_a_login_node_that_stops_answering_holds_nobody_for_ever(
     monkeypatch: pytest.MonkeyPatch, port: int, tmp_path: Path, way: str
 ) -> None:
     to_it = shell(monkeypatch, port)
+    to_it._connected()  # with all the time that it may take: what is asked then is not answered
     monkeypatch.setattr(slurm, "_CONNECT_SECONDS", 2)
     began = time.monotonic()
     asked = {
