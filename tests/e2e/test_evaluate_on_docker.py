@@ -15,7 +15,7 @@ from demo.standalone import ROOT, Airflow
 from evalcore.summarize import Scorecard
 from seen_processes import in_environment
 from waiting import LONG, until
-from whole_dag import DAG, QUICK, SECRET, conf, held, some_rows
+from whole_dag import DAG, QUICK, SECRET, conf, held, is_watched, some_rows
 
 pytestmark = pytest.mark.e2e
 
@@ -113,6 +113,7 @@ def test_a_triggerer_that_dies_finds_the_container_again(
     params = {"cluster": "box", "max_problems": 10, "overrides": held(hold)}
     run = airflow.trigger(DAG, conf(tmp_path / "results", checkpoint, **params))
     [container] = until(lambda: containers(engine, "generate"), "generate to run", LONG)
+    until(lambda: is_watched(airflow, run), "a trigger", LONG)
     airflow.kill_component("triggerer")
     airflow.start_component("triggerer")
     hold.unlink()

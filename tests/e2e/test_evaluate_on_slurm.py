@@ -98,6 +98,7 @@ def test_a_triggerer_that_dies_loses_no_job(
         return "-generate-" in slurm.run("squeue", "-h", "-t", "running", "-o", "%j")
 
     until(generating, "generate to run", LONG)
+    until(lambda: is_watched(airflow, run), "a trigger", LONG)
     airflow.kill_component("triggerer")
     airflow.start_component("triggerer")
     hold.unlink()
