@@ -149,5 +149,6 @@ def test_time_does_not_depend_on_more_than_the_end(unit: str) -> None:
             ends_in_loop(text)
             return time.process_time() - began
 
-        assert min(seconds(10_000_000) for _ in range(3)) < 1
-        assert min(seconds(100_000) for _ in range(3)) < 0.5
+        # Either takes a millisecond; but characters that were cut in two are looked for to the last.
+        assert min(seconds(10_000_000) for _ in range(3)) < (1 if unit == "\ufffd" else 0.1)
+        assert min(seconds(100_000) for _ in range(3)) < 0.1

@@ -201,6 +201,7 @@ def test_a_channel_that_never_answers_has_not_taken_the_message(
     caplog.set_level(logging.DEBUG)
     follow(tmp_path, monkeypatch, "team_hook", "team_mail")
     monkeypatch.setattr("hooks.channels._SECONDS", 2)
+    monkeypatch.setattr("hooks.channels._ANSWER_SECONDS", 600)  # which would end it, too
     receivers.hook.go_on.clear()
     heard = Heard()
     logging.getLogger("apprise").addHandler(heard)
