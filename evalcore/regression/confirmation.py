@@ -148,7 +148,7 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
     Raises:
         ResultsError: the history is away.
     """
-    # Of some alone would be too few: a run that is started again asks for what is open, and tells of that alone.
+    # Of some alone would be too few: a run that is started again asks for what is undecided, and tells of that alone.
     outcomes = []
     for alarm in alarms:
         new, base = (
