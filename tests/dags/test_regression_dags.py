@@ -156,3 +156,15 @@ def test_somebody_is_asked_to_acknowledge_once_a_run(dags: dict[str, DAG]) -> No
             "acknowledge__{{ run_id }}",
             True,
         )
+
+
+def test_the_night_begins_when_it_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, cron in (("30 22 * * *", "30 22 * * *"), ("", "0 2 * * *")):
+        monkeypatch.setenv("EVALCORE_NIGHTLY", said)
+        bag = DagBag(str(DAGS / "nightly_regression.py"))
+        assert (
+            DagSerialization.to_dict(bag.dags["nightly_regression"])["dag"]["timetable"]["__var"][
+                "expression"
+            ]
+            == cron
+        )

@@ -62,6 +62,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator
         "EVALCORE_HISTORY": f"sqlite:///{folder / 'history.sqlite'}",
         # Of runs that say nothing of it, as those that a DAG starts.
         "EVALCORE_RESULTS": str(folder / "results"),
+        # No night begins while tests are at it that make nights of their own.
+        "EVALCORE_NIGHTLY": "0 0 29 2 *",
         "AIRFLOW_CONN_E2E_ALERTS": json.dumps(
             {"conn_type": "apprise", "extra": {"config": {"path": hook.url}}}
         ),
