@@ -32,7 +32,7 @@ ALPHA = 0.05
 _RUN_LENGTH = 150
 # Airflow takes ids of 250 characters, PostgreSQL not one more; and the run that has somebody acknowledge what a
 # confirmation has found is called as that, with `acknowledge__` before it.
-_ID_LENGTH = 237
+_ID_LENGTH = 250 - len("acknowledge__")
 
 
 def suspicions(
@@ -146,7 +146,8 @@ def settle(history: History, alarms: Sequence[Alarm], failed: str = "") -> list[
     server was down is the worse mistake. failed: why, where it is known.
 
     Raises:
-        ResultsError: the history is away.
+        HistoryError: the history is away.
+        ResultsError: an alarm is unknown.
     """
     # Of some alone would be too few: a run that is started again asks for what is undecided, and tells of that alone.
     outcomes = []

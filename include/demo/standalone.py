@@ -97,7 +97,7 @@ class Airflow:
         """Start everything and wait until it is ready. AirflowError if that takes longer than START_TIMEOUT."""
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         self._take_home()
-        self.port = _free_port(self.port)
+        self.port = free_port(self.port)
         started = time.monotonic()
         self.progress("preparing the database")
         migrated = subprocess.run(
@@ -362,7 +362,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         return
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
     """The port that is wanted, or another one if nobody says which, or somebody has it."""
     for port in [wanted or random.choice(PORTS), *random.sample(PORTS, 1000)]:
         with socket.socket() as probe:

@@ -162,9 +162,5 @@ def test_the_night_begins_when_it_is_said_to(monkeypatch: pytest.MonkeyPatch) ->
     for said, cron in (("30 22 * * *", "30 22 * * *"), ("", "0 2 * * *")):
         monkeypatch.setenv("EVALCORE_NIGHTLY", said)
         bag = DagBag(str(DAGS / "nightly_regression.py"))
-        assert (
-            DagSerialization.to_dict(bag.dags["nightly_regression"])["dag"]["timetable"]["__var"][
-                "expression"
-            ]
-            == cron
-        )
+        night = DagSerialization.to_dict(bag.dags["nightly_regression"])["dag"]
+        assert night["timetable"]["__var"]["expression"] == cron

@@ -15,7 +15,7 @@ import pytest
 from cluster_folder import needs
 from demo import packages
 from demo.engine import Engine
-from demo.standalone import ROOT, Airflow, _free_port
+from demo.standalone import ROOT, Airflow, free_port
 from waiting import LONG, until
 from whole_dag import held
 
@@ -80,7 +80,7 @@ def compose(engine: Engine, base: str, folder: Path) -> Iterator[Compose]:
     compose = Compose(engine, folder, dict(line.split("=", 1) for line in env.read_text().splitlines()))
     with env.open("a") as file:
         file.write(
-            f"BASE={base}\nPOSTGRES_IMAGE=postgres:test\nAIRFLOW_PORT=127.0.0.1:{_free_port(0)}\n"
+            f"BASE={base}\nPOSTGRES_IMAGE=postgres:test\nAIRFLOW_PORT=127.0.0.1:{free_port(0)}\n"
             f"EVALCORE_CONFIG={folder}/config\nEVALCORE_CHECKPOINTS={folder}/ckpt\n"
         )
     try:

@@ -8,16 +8,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from demo.standalone import PORTS, Airflow, AirflowError, _free_port
+from demo.standalone import PORTS, Airflow, AirflowError, free_port
 from waiting import bystander
 
 
 def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert _free_port(port) in PORTS
-    assert _free_port(port) == port
-    assert _free_port(0) in PORTS
+        assert free_port(port) in PORTS
+    assert free_port(port) == port
+    assert free_port(0) in PORTS
 
 
 def test_a_home_has_one_airflow_at_a_time(tmp_path: Path) -> None:
