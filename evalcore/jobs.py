@@ -343,7 +343,8 @@ def _start_supervisor(folder: Path, lock: int, env: dict[str, str]) -> None:
             check=False,
         )
     if started.returncode:
-        raise JobError(f"{folder}: the supervisor did not start: {' '.join(tail(folder, 1))}")
+        why = " ".join(tail(folder, 1)) or "its log is empty; is the disk full?"
+        raise JobError(f"{folder}: the supervisor did not start: {why}")
 
 
 def _kill_marked(folder: Path) -> None:
@@ -393,9 +394,22 @@ class _Supervisor:
 
     def start(self) -> subprocess.Popen[bytes] | None:
         """Start the command, or write why it cannot be started as its result."""
+        own = psutil.Process()
+        # Before there is a command, which may fill the disk at once.
+        write_file(
+            self.folder / PIDS,
+            _as_line(
+                {
+                    "supervisor": own.pid,
+                    "supervisor_started": own.create_time(),
+                    "host": socket.gethostname(),
+                    "boot": _boot_id(),
+                }
+            ),
+        )
         argv = command(self.folder)
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -403,23 +417,9 @@ class _Supervisor:
                 preexec_fn=functools.partial(die_with, os.getpid()),
             )
         except OSError as error:
-            print(f"evalcore: error: cannot run {argv[0]}: {error.strerror}", flush=True)
+            _say(f"cannot run {argv[0]}: {error.strerror}")
             self._write_result(127)
             return None
-        now = psutil.Process()
-        write_file(
-            self.folder / PIDS,
-            _as_line(
-                {
-                    "supervisor": now.pid,
-                    "supervisor_started": now.create_time(),
-                    "command": process.pid,
-                    "host": socket.gethostname(),
-                    "boot": _boot_id(),
-                }
-            ),
-        )
-        return process
 
     def wait(self, process: subprocess.Popen[bytes]) -> None:
         kill_at: float | None = None
@@ -472,9 +472,14 @@ def main(argv: Sequence[str]) -> int:
         if process:
             supervisor.wait(process)
     except EvalError as error:
-        print(f"evalcore: error: {error}", flush=True)
+        _say(str(error))
         return 1
     return 0
+
+
+def _say(error: str) -> None:
+    with contextlib.suppress(OSError):  # the log's disk is full
+        os.write(1, f"evalcore: error: {error}\n".encode())
 
 
 if __name__ == "__main__":

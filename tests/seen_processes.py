@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
+import orjson
 import psutil
+
+from evalcore import jobs
 
 
 def command_lines() -> set[str]:
@@ -20,3 +24,14 @@ def in_environment(variable: str, of: str) -> set[str]:
             with contextlib.suppress(psutil.Error):
                 found |= {process.environ().get(variable, "")}
     return found
+
+
+def supervisor_of(job: Path) -> psutil.Process:
+    """Of a job that runs: what watches over its command."""
+    return psutil.Process(orjson.loads((job / jobs.PIDS).read_bytes())["supervisor"])
+
+
+def command_of(job: Path) -> psutil.Process:
+    """The command of a job that runs, as its supervisor has started it."""
+    [command] = supervisor_of(job).children()
+    return command

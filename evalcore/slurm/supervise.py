@@ -46,14 +46,14 @@ def main(folder: str) -> int:
             env={**_inherited(), **command.get("env", {}), **_secrets(own("secrets.json"))},
         )
     except OSError as error:
-        print("evalcore: error: cannot run {}: {}".format(command["argv"][0], error.strerror), flush=True)
+        _say("error: cannot run {}: {}".format(command["argv"][0], error.strerror))
         return _write(own("result.json"), {**result, "exit_code": 127, "signal": None, "terminated": False})
     passed_on = False
     code: int | None = None
     while code is None:
         if told and not passed_on:
             passed_on = True
-            print("evalcore: told to stop: time is nearly up, or it is cancelled", flush=True)
+            _say("told to stop: time is nearly up, or it is cancelled")
             _tell_to_stop(process.pid, bool(command.get("step")), str(result["job"]))
         try:
             code = process.wait(_POLL)
@@ -73,6 +73,12 @@ def main(folder: str) -> int:
             "terminated": bool(told),
         },
     )
+
+
+def _say(text: str) -> None:
+    # Not by print: what is left in its buffer when the log's disk is full would change this process's exit code.
+    with contextlib.suppress(OSError):
+        os.write(1, f"evalcore: {text}\n".encode())
 
 
 def _tell_to_stop(group: int, is_step: bool, job: str) -> None:
@@ -116,7 +122,7 @@ def _write(path: str, result: dict[str, Any]) -> int:
             # btrfs and ZFS want new room for what replaces old: on a full disk, wait for some. Without a result
             # Slurm's word counts, and that must not be an exit code which the command did not have.
             if time.monotonic() > deadline:
-                print(f"evalcore: cannot write {path}: {error.strerror}", flush=True)
+                _say(f"cannot write {path}: {error.strerror}")
                 break
         time.sleep(_POLL)
     return int(result["exit_code"] if result["exit_code"] is not None else 128 + result["signal"])

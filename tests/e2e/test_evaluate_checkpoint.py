@@ -21,6 +21,7 @@ from evalcore.generate import generate
 from evalcore.manifest import Manifest
 from evalcore.summarize import Scorecard
 from judge_server import running_judge
+from seen_processes import command_of, supervisor_of
 from waiting import LONG, until
 from whole_dag import DAG, held, is_watched
 
@@ -92,11 +93,6 @@ def kill(*victims: psutil.Process) -> None:
     for process in victims:
         with contextlib.suppress(psutil.NoSuchProcess):  # the kernel kills some together with others
             process.kill()
-
-
-def recorded(job: Path, what: str) -> psutil.Process:
-    """The ``supervisor`` or ``command`` of a job."""
-    return psutil.Process(orjson.loads((job / jobs.PIDS).read_bytes())[what])
 
 
 def gone(started: list[psutil.Process]) -> bool:
@@ -178,7 +174,7 @@ def test_killed_processes_are_started_again_and_no_answer_is_lost_or_double(
     until(lambda: count(tmp_path) >= 10, "the first answers", LONG)
     # First the command, its server and its supervisor at once: nobody is left to say how it ended.
     first = generate_job(tmp_path)
-    kill(recorded(first, "supervisor"), *processes(first))
+    kill(supervisor_of(first), *processes(first))
     until(lambda: jobs.status(first).state is jobs.State.LOST, "the kernel to notice")
     before = count(tmp_path)
     assert 10 <= before < ANSWERS
@@ -186,7 +182,7 @@ def test_killed_processes_are_started_again_and_no_answer_is_lost_or_double(
     until(lambda: count(tmp_path) >= before + 10, "answers of a second attempt", LONG)
     second = generate_job(tmp_path)
     assert second.name == "2"
-    kill(recorded(second, "command"))
+    kill(command_of(second))
     hold.unlink()
     assert airflow.wait(DAG, run) == "success", states(airflow, run)
     assert generate_job(tmp_path).name == "3"

@@ -20,6 +20,7 @@ import pytest
 from evalcore import jobs
 from evalcore.errors import JobError
 from evalcore.jobs import State
+from seen_processes import command_of, supervisor_of
 from waiting import bystander, until
 
 # They start processes, and wait for them.
@@ -34,8 +35,8 @@ def root(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     for job in jobs.running(tmp_path):
         if (job / jobs.PIDS).is_file():
-            with contextlib.suppress(ProcessLookupError):  # it ends just now
-                kill(job, "supervisor")
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
+                supervisor_of(job).kill()
     for lock in tmp_path.glob("*/*/lock"):
         jobs._kill_marked(lock.parent)
 
@@ -56,14 +57,6 @@ def waiting_for(file: Path, then: str) -> list[str]:
 def ended(job: Path) -> jobs.Status:
     until(lambda: jobs.status(job).state.is_over, f"the end of {job}")
     return jobs.status(job)
-
-
-def pid(job: Path, what: str) -> int:
-    return int(orjson.loads((job / jobs.PIDS).read_bytes())[what])
-
-
-def kill(job: Path, what: str, number: int = signal.SIGKILL) -> None:
-    os.kill(pid(job, what), number)
 
 
 def is_alive(number: int) -> bool:
@@ -90,6 +83,12 @@ def test_a_command_that_does_not_exist_fails_and_says_so(root: Path) -> None:
     job = jobs.ensure(root, "a", ["no-such-command"])
     assert ended(job) == jobs.Status(State.FAILED, exit_code=127)
     assert jobs.tail(job) == ["evalcore: error: cannot run no-such-command: No such file or directory"]
+
+
+def test_who_watches_over_a_command_is_written_down_before_it_can_fill_the_disk(root: Path) -> None:
+    job = jobs.ensure(root, "a", ["no-such-command"])
+    assert ended(job).exit_code == 127
+    assert jobs.read_json(job / jobs.PIDS)["supervisor"]
 
 
 def test_a_running_job_is_found_again_and_not_started_twice(root: Path) -> None:
@@ -161,7 +160,7 @@ def test_a_killed_command_is_tried_again_a_limited_number_of_times(root: Path) -
     for attempt in (1, 2, 3):
         job = jobs.ensure(root, "a", SLEEP)
         assert job.name == str(attempt)
-        kill(job, "command")
+        command_of(job).kill()
         assert ended(job) == jobs.Status(State.KILLED, signal=signal.SIGKILL)
     with pytest.raises(JobError, match="killed by SIGKILL, 3 times in a row"):
         jobs.ensure(root, "a", SLEEP)
@@ -172,7 +171,7 @@ def test_a_killed_command_is_tried_again_a_limited_number_of_times(root: Path) -
 def test_what_was_reported_does_not_count_as_tried(root: Path) -> None:
     for attempt in (1, 2, 3):
         job = jobs.ensure(root, "a", SLEEP)
-        kill(job, "command")
+        command_of(job).kill()
         ended(job)
         if attempt == 2:
             jobs.consume(job)
@@ -181,8 +180,8 @@ def test_what_was_reported_does_not_count_as_tried(root: Path) -> None:
 
 def test_with_its_supervisor_the_command_dies_and_the_job_is_lost(root: Path) -> None:
     job = jobs.ensure(root, "a", SLEEP)
-    command = pid(job, "command")
-    kill(job, "supervisor")
+    command = command_of(job).pid
+    supervisor_of(job).kill()
     until(lambda: not is_alive(command))
     assert ended(job).state is State.LOST
     assert jobs.ensure(root, "a", SLEEP).name == "2"
@@ -192,7 +191,7 @@ def test_the_next_attempt_first_kills_what_a_lost_one_left_behind(root: Path) ->
     # As a server in a session of its own, which the kernel does not kill with the supervisor.
     job = jobs.ensure(root, "a", sh(f"setsid sleep 301 & echo $! > {root}/left; sleep 300"))
     left = int(until(lambda: (root / "left").exists() and (root / "left").read_text()))
-    kill(job, "supervisor")
+    supervisor_of(job).kill()
     until(lambda: jobs.status(job).state is State.LOST)
     assert is_alive(left)
     jobs.ensure(root, "a", sh("true"))
@@ -202,7 +201,7 @@ def test_the_next_attempt_first_kills_what_a_lost_one_left_behind(root: Path) ->
 def test_cancel_kills_what_a_lost_job_left_behind(root: Path) -> None:
     job = jobs.ensure(root, "a", sh(f"setsid sleep 301 & echo $! > {root}/left; sleep 300"))
     left = int(until(lambda: (root / "left").exists() and (root / "left").read_text()))
-    kill(job, "supervisor")
+    supervisor_of(job).kill()
     assert ended(job).state is State.LOST
     assert is_alive(left)
     jobs.cancel(job)
@@ -262,7 +261,7 @@ def test_cancelled_jobs_do_not_count_as_lost(root: Path) -> None:
 def test_cancel_kills_a_command_that_ignores_sigterm(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = jobs.ensure(root, "a", stubborn(root / "never"))
     until(lambda: jobs.tail(job) == ["up"])
-    command = pid(job, "command")
+    command = command_of(job).pid
     # The supervisor's own grace is longer than this, so that it is cancel that has to do it.
     monkeypatch.setattr(jobs, "GRACE", -4.5)
     jobs.cancel(job)
@@ -307,7 +306,7 @@ def test_a_machine_that_restarted_has_lost_the_job_and_nobody_is_killed_for_it(r
     (job / jobs.LOCK).touch()
     with bystander() as other:
         started = psutil.Process(other.pid).create_time()
-        pids = {"supervisor": other.pid, "supervisor_started": started, "command": other.pid}
+        pids = {"supervisor": other.pid, "supervisor_started": started}
         record(job, {**pids, "host": "here", "boot": "before"})
         assert jobs.status(job).state is State.LOST
         jobs.cancel(job)
@@ -320,7 +319,7 @@ def test_a_supervisor_told_to_stop_stops_its_command_and_the_job_can_go_on(root:
     # A command that is told to stop and exits with a code of its own has not failed.
     job = jobs.ensure(root, "a", sh("trap 'exit 1' TERM; echo up; while true; do sleep 0.1; done"))
     until(lambda: jobs.tail(job) == ["up"])
-    kill(job, "supervisor", signal.SIGTERM)
+    supervisor_of(job).terminate()
     assert ended(job) == jobs.Status(State.KILLED, signal=signal.SIGTERM)
 
 
@@ -469,8 +468,7 @@ def test_a_result_has_its_place_before_the_command_starts(root: Path) -> None:
 
 def test_a_result_that_cannot_be_written_yet_waits(root: Path) -> None:
     job = jobs.ensure(root, "a", waiting_for(root / "go", "exit 3"))
-    until((job / jobs.PIDS).exists)
-    command = pid(job, "command")
+    command = command_of(job).pid
     place = (job / jobs.RESULT).rename(root / "aside")
     (root / "go").touch()
     until(lambda: not is_alive(command))

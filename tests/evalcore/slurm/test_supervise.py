@@ -119,6 +119,15 @@ def test_what_is_told_to_stop_may_finish_what_it_has_begun(
     assert result(folder) == end[1]
 
 
+def test_on_a_full_disk_a_command_is_stopped_and_has_its_result(folder: Path) -> None:
+    prepare(folder, f"trap 'exit 5' TERM; touch {folder}/up; sleep 300 & wait")
+    with open("/dev/full", "w") as log, started([*SUPERVISE, str(folder)], stdout=log, stderr=log) as job:
+        until(lambda: (folder / "up").exists(), "the command")
+        job.terminate()
+        assert job.wait(60) == 5
+    assert result(folder) == (5, None, True)
+
+
 def test_what_a_command_leaves_behind_does_not_outlive_it(folder: Path) -> None:
     _, said = run(folder, "sleep 300 > /dev/null 2>&1 & echo $!")
     left = int(said)
@@ -131,7 +140,7 @@ def test_what_a_command_leaves_behind_does_not_outlive_it(folder: Path) -> None:
 @pytest.mark.parametrize(("exit_code", "number", "ends_with"), [(0, None, 0), (3, None, 3), (None, 9, 137)])
 def test_a_disk_without_room_for_the_result_does_not_change_how_a_job_ends(
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     exit_code: int | None,
     number: int | None,
@@ -142,4 +151,4 @@ def test_a_disk_without_room_for_the_result_does_not_change_how_a_job_ends(
     full.symlink_to("/dev/full")
     result = {"exit_code": exit_code, "signal": number, "terminated": False}
     assert supervise._write(str(full), result) == ends_with
-    assert capsys.readouterr().out == f"evalcore: cannot write {full}: No space left on device\n"
+    assert capfd.readouterr().out == f"evalcore: cannot write {full}: No space left on device\n"

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import orjson
 import pytest
 import structlog.testing
 from airflow.sdk import DAG
@@ -31,6 +29,7 @@ from operators.job import JobFailed, JobLogLink, JobOperator, find_job
 from operators.judge import JudgeOperator
 from operators.summarize import SummarizeOperator
 from operators.track import TrackOperator
+from seen_processes import command_of
 from task_instance import TaskInstance
 from waiting import until
 
@@ -160,7 +159,7 @@ def test_a_killed_job_is_tried_again_three_times(tmp_path: Path, context: Any) -
 
 
 def kill_command(job: Path) -> None:
-    os.kill(orjson.loads((job / jobs.PIDS).read_bytes())["command"], signal.SIGKILL)
+    command_of(job).kill()
     ended(job)
 
 
