@@ -210,6 +210,7 @@ def unpack(folder: str, digest: str, archive: str, check: list[str]) -> Json:
     try:
         os.makedirs(temporary)
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.12 and 3.13 warn without
             tar.extractall(temporary)
             _write(temporary, FILES, "\n".join(tar.getnames()))
             for name in tar.getnames():
@@ -444,7 +445,6 @@ def _locked(folder: str) -> Iterator[tuple[int, ...]]:
 def _call(
     argv: list[str],
     env: dict[str, str] | None = None,
-    timeout: float = _SLURM_SECONDS,
     pass_fds: tuple[int, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
     try:
@@ -453,7 +453,7 @@ def _call(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env={**os.environ, **(env or {})},
-            timeout=timeout,
+            timeout=_SLURM_SECONDS,
             pass_fds=pass_fds,
             encoding="utf-8",
             errors="replace",
@@ -461,7 +461,7 @@ def _call(
     except FileNotFoundError:
         raise Failure(f"{argv[0]}: no such command on this host", "rejected") from None
     except subprocess.TimeoutExpired:
-        raise Failure(f"{argv[0]}: no answer within {timeout:.0f} s") from None
+        raise Failure(f"{argv[0]}: no answer within {_SLURM_SECONDS} s") from None
 
 
 def _one_line(text: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_a_history_that_goes_away_is_one_warning(
     recorded = History.record
 
     def broken(history: History, folder: Path) -> Recorded:
-        with sqlite3.connect(file) as database:
+        with closing(sqlite3.connect(file, isolation_level=None)) as database:
             database.execute("DROP TABLE IF EXISTS evalcore_verdicts")
         return recorded(history, folder)
 
