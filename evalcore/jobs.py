@@ -51,6 +51,7 @@ import orjson
 import psutil
 
 from evalcore.errors import EvalError, JobError
+from evalcore.marked import kill_marked
 from evalcore.processes import die_with
 from evalcore.records import write_file
 from evalcore.terminal import without_controls
@@ -349,13 +350,7 @@ def _start_supervisor(folder: Path, lock: int, env: dict[str, str]) -> None:
 
 def _kill_marked(folder: Path) -> None:
     """SIGKILL what still runs of a job, wherever it has moved to."""
-    mark = str(folder.absolute())
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(_MARK) == mark:
-                process.kill()
-        except psutil.Error:
-            continue  # gone meanwhile, or somebody else's
+    kill_marked(_MARK, str(folder.absolute()))
 
 
 def _kill_recorded(folder: Path) -> None:
