@@ -21,10 +21,11 @@ GRACE = 10.0
 
 
 def main() -> None:
+    stop = threading.Event()
+    # Before there is a command, which would outlive a supervisor that SIGTERM kills.
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # A server's workers (vLLM has two for each model) are in its group; they must go too.
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_read_to_the_end, args=(stop,), daemon=True).start()
     threading.Thread(target=_stop, args=(stop, command.pid), daemon=True).start()
     # Looked at, not reaped yet: its pid still names the group and can be nobody else's.

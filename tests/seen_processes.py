@@ -26,6 +26,14 @@ def in_environment(variable: str, of: str) -> set[str]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def supervisor_of(job: Path) -> psutil.Process:
     """Of a job that runs: what watches over its command."""
     return psutil.Process(orjson.loads((job / jobs.PIDS).read_bytes())["supervisor"])

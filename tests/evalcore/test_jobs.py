@@ -20,7 +20,7 @@ import pytest
 from evalcore import jobs
 from evalcore.errors import JobError
 from evalcore.jobs import State
-from seen_processes import command_of, supervisor_of
+from seen_processes import command_of, is_alive, supervisor_of
 from waiting import bystander, until
 
 # They start processes, and wait for them.
@@ -57,13 +57,6 @@ def waiting_for(file: Path, then: str) -> list[str]:
 def ended(job: Path) -> jobs.Status:
     until(lambda: jobs.status(job).state.is_over, f"the end of {job}")
     return jobs.status(job)
-
-
-def is_alive(number: int) -> bool:
-    try:
-        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_job_runs_to_its_end_and_its_log_has_what_it_printed(root: Path) -> None:

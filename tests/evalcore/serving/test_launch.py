@@ -18,6 +18,7 @@ from evalcore.errors import ServerError
 from evalcore.serving import launch
 from evalcore.serving.embedded import running
 from evalcore.serving.launch import server_command, serving
+from seen_processes import is_alive
 from waiting import started, until
 
 # They start processes, and wait for them.
@@ -277,6 +278,25 @@ def test_supervisor_that_is_terminated_takes_its_server_along() -> None:
         assert not server.is_running()
 
 
+TERMINATED_AT_ONCE = """
+import os, signal, subprocess
+from evalcore import supervise
+
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+subprocess.Popen = Popen
+supervise.main()
+"""
+
+
+def test_supervisor_that_is_terminated_as_soon_as_there_is_a_server_takes_it_along() -> None:
+    with supervisor("-c", TERMINATED_AT_ONCE, "sleep", "600") as process:
+        assert process.wait(120) == 128 + signal.SIGTERM
+
+
 def test_supervisor_ends_as_its_command_and_kills_what_it_leaves() -> None:
     leaver = (
         "import os, sys, time; pid = os.fork(); (pid or time.sleep(600)); print(pid, flush=True); os._exit(3)"
@@ -286,7 +306,7 @@ def test_supervisor_ends_as_its_command_and_kills_what_it_leaves() -> None:
         left = int(process.stdout.readline())
 
         assert process.wait(120) == 3
-        until(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie", "its end")
+        until(lambda: not is_alive(left), "its end")
 
 
 def supervisor(*arguments: str) -> AbstractContextManager[subprocess.Popen[bytes]]:

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from evalcore.slurm import supervise
+from seen_processes import is_alive
 from waiting import started, until
 
 # They start processes, and wait for them.
@@ -131,10 +131,7 @@ def test_on_a_full_disk_a_command_is_stopped_and_has_its_result(folder: Path) ->
 def test_what_a_command_leaves_behind_does_not_outlive_it(folder: Path) -> None:
     _, said = run(folder, "sleep 300 > /dev/null 2>&1 & echo $!")
     left = int(said)
-    until(
-        lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE,
-        "its end",
-    )
+    until(lambda: not is_alive(left), "its end")
 
 
 @pytest.mark.parametrize(("exit_code", "number", "ends_with"), [(0, None, 0), (3, None, 3), (None, 9, 137)])
