@@ -134,7 +134,8 @@ def _run(client: SSHClient, command: str, stdin: bytes, timeout: float) -> Finis
         output: list[list[bytes]] = [[], []]
         rest = memoryview(stdin)
         while True:
-            busy = False
+            # Asked before what has come is read: what comes in between would be left.
+            is_over, busy = channel.exit_status_ready() and channel.eof_received, False
             if rest and channel.send_ready():
                 rest = rest[channel.send(bytes(rest[: 1 << 15])) :]
                 busy = True
@@ -149,7 +150,7 @@ def _run(client: SSHClient, command: str, stdin: bytes, timeout: float) -> Finis
             if channel.recv_stderr_ready():
                 output[1].append(channel.recv_stderr(1 << 16))
                 busy = True
-            if not busy and channel.exit_status_ready() and channel.eof_received:
+            if is_over and not busy:
                 break
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no answer within {timeout:.0f} s")

@@ -16,6 +16,7 @@ import pytest
 from evalcore.backends import Unreachable
 from evalcore.errors import JobError
 from evalcore.profiles import SlurmProfile
+from evalcore.slurm.shell import Finished
 from hooks import slurm
 from hooks.slurm import SshShell
 from waiting import until
@@ -27,7 +28,9 @@ KEY = paramiko.ECDSAKey.generate()
 
 
 class Login(paramiko.ServerInterface):
-    """Lets everybody in who says so, and answers no request."""
+    """Lets everybody in who says so, and answers no request but ``greet``: that once it is time for it."""
+
+    greet = threading.Event()
 
     def __init__(self, transport: paramiko.Transport) -> None:
         self.transport = transport
@@ -44,8 +47,18 @@ class Login(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        if command == b"greet":
+            threading.Thread(target=self._greet, args=(channel,), daemon=True).start()
+            return True
         time.sleep(300)
         return False
+
+    def _greet(self, channel: paramiko.Channel) -> None:
+        self.greet.wait(300)
+        channel.sendall(b"hello")
+        channel.sendall_stderr(b"there")
+        channel.send_exit_status(0)
+        channel.close()
 
     def check_channel_subsystem_request(self, channel: paramiko.Channel, name: str) -> bool:
         time.sleep(300)
@@ -99,6 +112,19 @@ def test_a_login_node_that_stops_answering_holds_nobody_for_ever(
     with pytest.raises(Unreachable):
         asked[way]()
     assert time.monotonic() - began < 200
+
+
+def test_an_answer_that_comes_with_the_end_is_read(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    class Greeted(paramiko.Channel):
+        def recv_stderr_ready(self) -> bool:
+            is_ready = super().recv_stderr_ready()
+            Login.greet.set()
+            until(lambda: self.eof_received and self.exit_status_ready(), "the end")
+            return is_ready
+
+    Login.greet.clear()
+    monkeypatch.setattr(paramiko.transport, "Channel", Greeted)
+    assert shell(monkeypatch, port).run("greet", b"", timeout=60) == Finished(0, b"hello", b"there")
 
 
 def test_who_hangs_up_while_we_log_in_has_not_refused_us(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
