@@ -130,15 +130,15 @@ def look(jobs: dict[str, int]) -> Json:
         tasks = command.get("tasks") or []
         results = {str(task): _result(folder, task) for task in tasks}
         failed = [task for task in tasks if (results[str(task)] or {}).get("exit_code") not in (0, None)]
-        # Of an array, what the first task says that failed.
-        log, end = (
-            _log(folder, offset, failed[0] if failed else None) if failed or not tasks else ("", offset)
-        )
+        result = None if tasks else _result(folder)
+        # After the results: what is over has said all. Of an array, what the first task says that failed.
+        task, is_over = failed[0] if failed else None, bool(failed or result)
+        log, end = _log(folder, offset, task, is_over) if failed or not tasks else ("", offset)
         found[folder] = {
             "id": number,
             "states": {key: state for key, state in states.items() if _is_of(key, number)},
             "is_queue_known": is_queue_known,
-            "result": None if tasks else _result(folder),
+            "result": result,
             "results": results,
             "cancelled": os.path.exists(os.path.join(folder, CANCELLED)),
             "consumed": os.path.exists(os.path.join(folder, CONSUMED)),
@@ -384,10 +384,10 @@ def _json(folder: str, name: str) -> Json | None:
         return None
 
 
-def _log(folder: str, offset: int, task: int | None = None) -> tuple[str, int]:
+def _log(folder: str, offset: int, task: int | None, is_over: bool) -> tuple[str, int]:
     """The log from an offset on, at most so much of it; and the offset to go on from.
 
-    Whole lines only, but for the last one of a job that is over.
+    Whole lines only, but for the last one of a job that was over before.
     """
     try:
         with open(os.path.join(folder, _of_task(LOG, task)), "rb") as stream:
@@ -398,7 +398,7 @@ def _log(folder: str, offset: int, task: int | None = None) -> tuple[str, int]:
     except OSError:
         return "", offset
     end = block.rfind(b"\n") + 1
-    if _result(folder, task) or (not end and len(block) == _LOG_BYTES):
+    if is_over or (not end and len(block) == _LOG_BYTES):
         end = len(block)
     return block[:end].decode(errors="replace"), start + end
 

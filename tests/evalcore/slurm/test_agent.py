@@ -114,6 +114,29 @@ def test_one_torn_result_does_not_hide_the_other_jobs(slurm: FakeSlurm, tmp_path
     assert found[str(whole)]["result"]["exit_code"] == 0
 
 
+def test_what_ends_while_it_is_looked_at_is_over_at_the_next_look_with_its_last_words(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "eval" / "1"
+    submit(folder)
+    log = folder / "log.txt"
+    log.write_text("on")
+    read = agent._log
+
+    def ends_just_then(*arguments: Any) -> tuple[str, int]:
+        found = read(*arguments)
+        log.write_text("one\nevalcore: error: two")
+        (folder / "result.json").write_text('{"exit_code": 1, "signal": null, "terminated": false}\n')
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(agent, "_log", ends_just_then)
+        first = agent.look({str(folder): 0})["jobs"][str(folder)]
+    assert (first["result"], first["log"], first["offset"]) == (None, "", 0)
+    second = agent.look({str(folder): 0})["jobs"][str(folder)]
+    assert (second["result"]["exit_code"], second["log"]) == (1, "one\nevalcore: error: two")
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [(PermissionError(13, "Permission denied"), "rejected"), (OSError(28, "No space left"), "failed")],
