@@ -10,7 +10,7 @@ Each attempt has a folder of its own::
         command.json    argv; never a secret, those stay in the environment
         log.txt         what the command prints
         lock            locked while the supervisor lives: this, not a pid, says that a job is running
-        pid.json        pid, start time, host and boot id of supervisor and command
+        pid.json        pid, start time, host and boot id of the supervisor
         result.json     exit code or signal, when it is over; until then only the place for it
         cancelled       somebody wants it stopped
         consumed        its outcome was reported, so that the next one to ask gets a new attempt

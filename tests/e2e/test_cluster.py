@@ -178,13 +178,20 @@ def test_the_profile_says_how_to_reach_it(cluster: Cluster) -> None:
     assert ssh(cluster, "touch", f"{profile['remote_job_dir']}/written").returncode == 0
 
 
+def name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:  # a shell's, which has ended since it was listed
+        return ""
+
+
 def test_nothing_is_left_after_an_error(folder: Path) -> None:
     left: list[psutil.Process] = []
 
     def use(cluster: Cluster) -> None:
         # The first leaves the job's session and its parent.
         job = submit(cluster, "(setsid sleep 600 &) ; sleep 600")
-        until(lambda: [p.name() for p in of_jobs(job_ids(cluster.ports))].count("sleep") >= 2, job)
+        until(lambda: list(map(name_of, of_jobs(job_ids(cluster.ports)))).count("sleep") >= 2, job)
         with pytest.raises(ClusterError, match="accounting storage is disabled"):
             cluster.run("sacct")
         daemons = [p for name, p in recorded(folder / "processes.json").items() if p and name != "cluster"]

@@ -316,34 +316,44 @@ def test_a_supervisor_told_to_stop_stops_its_command_and_the_job_can_go_on(root:
     assert ended(job) == jobs.Status(State.KILLED, signal=signal.SIGTERM)
 
 
-@pytest.mark.slow
-def test_a_supervisor_kills_a_command_that_ignores_sigterm(root: Path) -> None:
+@contextlib.contextmanager
+def supervised(
+    root: Path, command: list[str], *, grace: float
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A job whose command gets so many seconds between SIGTERM and SIGKILL, and its supervisor."""
     job = root / "a" / "1"
     job.mkdir(parents=True)
-    (job / jobs.COMMAND).write_bytes(jobs._as_line({"argv": stubborn(root / "never")}))
+    (job / jobs.COMMAND).write_bytes(jobs._as_line({"argv": command}))
     (job / jobs.RESULT).touch()
     code = (
-        "import sys; from pathlib import Path; from evalcore import jobs; jobs.GRACE = 0.3;"
+        f"import sys; from pathlib import Path; from evalcore import jobs; jobs.GRACE = {grace};"
         "supervisor = jobs._Supervisor(Path(sys.argv[1])); supervisor.wait(supervisor.start())"
     )
     log = (job / jobs.LOG).open("wb")
     with log, subprocess.Popen([sys.executable, "-c", code, str(job)], stdout=log) as supervisor:
         try:
-            until(lambda: jobs.tail(job) == ["up"])
-            jobs.request_cancel(job)
-            assert supervisor.wait(60) == 0
+            yield job, supervisor
         finally:
             supervisor.kill()
+
+
+@pytest.mark.slow
+def test_a_supervisor_kills_a_command_that_ignores_sigterm(root: Path) -> None:
+    with supervised(root, stubborn(root / "never"), grace=0.3) as (job, supervisor):
+        until(lambda: jobs.tail(job) == ["up"])
+        jobs.request_cancel(job)
+        assert supervisor.wait(60) == 0
     assert jobs.status(job) == jobs.Status(State.CANCELLED, signal=signal.SIGKILL)
 
 
 @pytest.mark.slow
 def test_a_supervisor_kills_nobody_before_its_time(root: Path) -> None:
-    job = jobs.ensure(
-        root, "a", sh(f"trap 'sleep 0.5; touch {root}/saved; exit' TERM; echo up; sleep 300 & wait")
-    )
-    until(lambda: jobs.tail(job) == ["up"])
-    jobs.cancel(job)
+    # Which a machine that stands still for some seconds must not bring about.
+    command = sh(f"trap 'sleep 0.5; touch {root}/saved; exit' TERM; echo up; sleep 300 & wait")
+    with supervised(root, command, grace=300.0) as (job, supervisor):
+        until(lambda: jobs.tail(job) == ["up"])
+        jobs.request_cancel(job)
+        assert supervisor.wait(60) == 0
     assert (root / "saved").exists()
 
 

@@ -232,7 +232,7 @@ def test_a_job_waits_for_the_one_it_needs(
 ) -> None:
     runs_at = Preparing(tmp_path, f"{waiting_for(tmp_path / 'go')}; touch {tmp_path / 'image'}")
     monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
-    task = operator(tmp_path, f"test -e {runs_at.file}", patience=10, returns="done")
+    task = operator(tmp_path, f"test -e {runs_at.file}", patience=120, returns="done")
     with pytest.raises(TaskDeferred) as stop:
         task.execute(context)
     first = Path(stop.value.trigger.job)
@@ -252,7 +252,7 @@ def test_what_it_needs_is_made_anew_once_for_a_dag_run(
 ) -> None:
     runs_at = Preparing(tmp_path, f"touch {tmp_path / 'image'}")
     monkeypatch.setattr("operators.job.backend", lambda *_: runs_at)
-    task = operator(tmp_path, "true", patience=10, **options)
+    task = operator(tmp_path, "true", patience=120, **options)
     with pytest.raises(TaskDeferred) as stop:
         task.execute(context)
     ended(Path(stop.value.trigger.job))
