@@ -56,6 +56,7 @@ _CODE = "/evalcore"  # in the container
 _CODES = ".evalcore"
 _CONTAINER = "container"
 _LOCK = "ensure.lock"
+_REMOVAL_SECONDS = 60
 # Whatever the image starts by default, and however verbose: what it prints is the job's log.
 _BOOT = f'exec python3 "$0/{agent.SUPERVISOR}" "$0" >> "$0/{jobs.LOG}" 2>&1'
 
@@ -360,7 +361,13 @@ def _inspect(client: APIClient, folder: Path) -> dict[str, Any] | None:
 
 def _remove(client: APIClient, name: str) -> None:
     with contextlib.suppress(NotFound):
-        client.remove_container(name, force=True, v=True)
+        try:
+            client.remove_container(name, force=True, v=True)
+        except APIError as error:
+            if error.status_code != 409:
+                raise
+            # Somebody else is about to: a marked task's job is cancelled by its trigger and by listeners.job.
+            client.wait(name, timeout=_REMOVAL_SECONDS, condition="removed")
 
 
 def _remove_others(client: APIClient, root: Path) -> None:

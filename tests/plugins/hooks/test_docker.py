@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from docker.errors import APIError, NotFound
 
 from evalcore.errors import JobError
 from evalcore.jobs import State
 from evalcore.profiles import DockerProfile
-from hooks.docker import _ids, _repository, _status
+from hooks.docker import _ids, _remove, _repository, _status
 
 DONE = {"exit_code": 0, "signal": None, "terminated": False}
 FAILED = {"exit_code": 3, "signal": None, "terminated": False}
@@ -74,6 +76,35 @@ def test_what_was_cancelled_is_cancelled_once_it_has_ended(
     assert status(tmp_path, engine, result, "cancelled") == State.CANCELLED
     assert status(tmp_path, {"Status": "running"}, result) == State.RUNNING
     assert status(tmp_path, engine, DONE) == State.SUCCEEDED
+
+
+class Busy:
+    """An engine on which somebody else is removing a container, which ``wait`` sees gone or finds gone already."""
+
+    def __init__(self, code: int, removed: Exception | None) -> None:
+        self.code, self.removed = code, removed
+        self.waited: list[object] = []
+
+    def remove_container(self, name: str, **_: object) -> None:
+        response = requests.Response()
+        response.status_code = self.code
+        raise APIError("removal of container is already in progress", response)
+
+    def wait(self, name: str, *, timeout: float, condition: str) -> None:
+        self.waited.append((name, condition))
+        if self.removed:
+            raise self.removed
+
+
+@pytest.mark.parametrize("removed", [None, NotFound("gone")])
+def test_a_container_that_somebody_else_removes_is_gone_afterwards(removed: Exception | None) -> None:
+    engine: Any = Busy(409, removed)
+    _remove(engine, "c")
+    assert engine.waited == [("c", "removed")]
+    engine = Busy(500, removed)
+    with pytest.raises(APIError):
+        _remove(engine, "c")
+    assert engine.waited == []
 
 
 @pytest.mark.parametrize(
