@@ -153,9 +153,16 @@ def end_of_log(folder: Path, offset: int, status: Status) -> jobs.LogLines:
 
 def _pieces(folder: Path) -> Iterator[str]:
     offset = 0
-    while (block := jobs.read_log(folder, offset, is_over=True)).lines:
-        yield "".join(f"{line}\n" for line in block.lines)
+    while (block := jobs.read_log(folder, offset)).lines:
+        yield _joined(block.lines)
         offset = block.offset
+    # A line without its end only here: of a job that goes on, what follows it would be taken for another.
+    if last := jobs.read_log(folder, offset, is_over=True).lines:
+        yield _joined(last)
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def reason(look: Look) -> str:

@@ -54,3 +54,12 @@ def test_of_a_long_log_its_end_is_returned(tmp_path: Path) -> None:
     assert job is not None
     again = Local(tmp_path).look({str(job): found.offset})[str(job)]
     assert (again.log, again.offset) == ([], found.offset), "nothing is returned twice"
+
+
+def test_a_line_that_is_written_while_the_log_is_read_stays_one(tmp_path: Path) -> None:
+    (tmp_path / jobs.LOG).write_text("one\ntw")
+    pieces = Local(tmp_path).log(str(tmp_path))
+    first = next(pieces)
+    with (tmp_path / jobs.LOG).open("a") as log:
+        log.write("o\nthree")
+    assert first + "".join(pieces) == "one\ntwo\nthree\n"
