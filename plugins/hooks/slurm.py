@@ -135,9 +135,15 @@ def _run(client: SSHClient, command: str, stdin: bytes, timeout: float) -> Finis
         rest = memoryview(stdin)
         while True:
             # Asked before what has come is read: what comes in between would be left.
+            is_active = transport.is_active()
             is_over, busy = channel.exit_status_ready() and channel.eof_received, False
             if rest and channel.send_ready():
-                rest = rest[channel.send(bytes(rest[: 1 << 15])) :]
+                try:
+                    rest = rest[channel.send(bytes(rest[: 1 << 15])) :]
+                except OSError:
+                    if not channel.closed:
+                        raise
+                    rest = rest[:0]  # it has ended without all of its input
                 busy = True
                 if not rest:
                     channel.shutdown_write()
@@ -154,7 +160,7 @@ def _run(client: SSHClient, command: str, stdin: bytes, timeout: float) -> Finis
                 break
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no answer within {timeout:.0f} s")
-            if not transport.is_active():
+            if not is_active and not busy:
                 raise EOFError("the connection was closed")
             if not busy:
                 time.sleep(0.01)

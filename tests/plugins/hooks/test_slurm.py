@@ -127,6 +127,21 @@ def test_an_answer_that_comes_with_the_end_is_read(monkeypatch: pytest.MonkeyPat
     assert shell(monkeypatch, port).run("greet", b"", timeout=60) == Finished(0, b"hello", b"there")
 
 
+def test_a_command_that_ends_without_its_input_has_ended_as_it_says(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    class Closed(paramiko.Channel):
+        def send(self, s: bytes) -> int:
+            if not self.transport.server_mode:
+                Login.greet.set()
+                until(lambda: self.closed, "the end")
+            return super().send(s)
+
+    Login.greet.clear()
+    monkeypatch.setattr(paramiko.transport, "Channel", Closed)
+    assert shell(monkeypatch, port).run("greet", b"much", timeout=60) == Finished(0, b"hello", b"there")
+
+
 def test_who_hangs_up_while_we_log_in_has_not_refused_us(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     with pytest.raises(Unreachable, match="transport shut down"):
         shell(monkeypatch, port, "hang-up").run("hostname", b"", timeout=60)
