@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -130,6 +131,14 @@ def test_cancelled_within_the_grace(docker: Docker, name: str, monkeypatch: pyte
     docker.cancel([job])
     assert time.monotonic() - started < 200
     assert "bye" in docker.look({job: 0})[job].log
+
+
+def test_cancelled_by_several_at_once(docker: Docker, engine: Engine, root: Path, name: str) -> None:
+    job = docker.ensure(name, ["sleep", "60"], {})
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(backend(engine, root).cancel, [job]) for _ in range(8)]
+    assert [it.exception() for it in asked] == [None] * 8
+    assert not containers(engine, name)
 
 
 def test_a_job_is_stopped_by_another_path_to_it(
