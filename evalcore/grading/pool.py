@@ -41,6 +41,7 @@ DEFAULT_TIMEOUT = 2.0
 DEFAULT_MEMORY = 1 << 30
 
 _START_TIMEOUT = 120.0
+_DYING = 60.0  # seconds from the end of a worker's output to its own
 _PATIENCE = 0.2  # seconds; a worker takes half of that to start, in which another compares a hundred pairs
 _LARGEST_BATCH = 32
 _PARTS_AHEAD = 16
@@ -360,7 +361,7 @@ class _Worker:
         """Kill it, unless it is dying by itself: then its exit code says why."""
         if dying:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(1.0)
+                self.process.wait(_DYING)
         self.process.kill()
         self.process.wait()
         if not self.ready:

@@ -16,6 +16,7 @@ import pytest
 
 from evalcore.errors import EvalError
 from evalcore.grading.pool import DEFAULT_TIMEOUT, Pair, Pool
+from evalcore.grading.worker import RETIRED
 from waiting import until
 
 pytestmark = pytest.mark.slow
@@ -147,6 +148,30 @@ def test_a_worker_that_dies_idle_costs_nothing(pool: Pool) -> None:
     # Whether it is found dead before or after the first pair went to it, is a matter of luck.
     assert results[0] in [(True, "points"), (None, "crash: SIGKILL")]
     assert results[1][0] is False
+
+
+def test_a_worker_that_is_slow_to_retire_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first one answers a pair, is no longer heard of, and is gone some time after that.
+    old = tmp_path / "old"
+    old.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys, time\n"
+        "if os.path.exists(sys.argv[0] + '.was'):\n"
+        f"    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])\n"
+        "open(sys.argv[0] + '.was', 'w').close()\n"
+        "os.write(1, b'ready\\n')\n"
+        "sys.stdin.readline()\n"
+        "os.write(1, b'[true,\"points\",1.0]\\n')\n"
+        "os.close(1)\n"
+        "time.sleep(2)\n"
+        f"os._exit({RETIRED})\n"
+    )
+    old.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(old))
+    with Pool("math", workers=1, timeout=60) as fresh:
+        assert verdicts(fresh, [SAME] * 4) == [(True, "points")] * 4
 
 
 def test_a_pair_that_wants_too_much_memory_is_undecided() -> None:
