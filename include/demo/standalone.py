@@ -333,12 +333,18 @@ class Airflow:
                 f"another Airflow runs in {self.home}; stop it, or choose another home"
             ) from None
         # Whoever had this home was killed before it could stop its processes.
+        killed: list[psutil.Process] = []
         for pid, started in _read_processes(self.home / "processes.json"):
             try:
                 if abs(psutil.Process(pid).create_time() - started) < 1:
+                    killed += _group(pid)
                     os.killpg(pid, signal.SIGKILL)
             except (psutil.NoSuchProcess, ProcessLookupError):
                 continue
+        # Until they are gone they have the port and the database.
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while any(map(_lives, killed)) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _record_processes(self) -> None:
         alive = [p.pid for p in self.processes.values() if p.poll() is None]
@@ -360,6 +366,22 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return
+
+
+def _group(leader: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == leader:
+                found.append(process)
+    return found
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port(wanted: int) -> int:
