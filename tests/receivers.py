@@ -80,10 +80,16 @@ def mailbox() -> Iterator[Mailbox]:
             box.received.append(BytesParser(EmailMessage, policy=default).parsebytes(envelope.content))
             return "250 taken"
 
-    with socket.socket() as free:  # the controller knocks at the port that it was given, which 0 is not
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    controller = Controller(Inbox(), hostname="127.0.0.1", port=port, ready_timeout=60)
+    # The controller knocks at the port that it was given, which 0 is not; and a port that is let go is anybody's.
+    kept = socket.socket()
+    kept.bind(("127.0.0.1", 0))
+    port = kept.getsockname()[1]
+
+    class OnSocket(Controller):
+        def _create_server(self) -> Any:
+            return self.loop.create_server(self._factory_invoker, sock=kept)
+
+    controller = OnSocket(Inbox(), hostname="127.0.0.1", port=port, ready_timeout=60)
     controller.start()
     try:
         box.url = f"mailto://127.0.0.1:{port}?from=evals@example.com&to=team@example.com&pass={SECRET}"

@@ -202,7 +202,8 @@ def test_a_long_wait_says_so_once_a_minute_for_all_requests_together(
         minutes = (time.monotonic() - started) / 0.15
 
     warnings = told(caplog)
-    assert 2 <= len(warnings) <= minutes
+    # The first is told before its minute is over.
+    assert 2 <= len(warnings) <= minutes + 1
     for message in warnings:
         assert re.fullmatch(
             re.escape(address)
@@ -215,18 +216,17 @@ def test_a_long_wait_says_so_once_a_minute_for_all_requests_together(
 def test_a_wait_that_will_be_long_is_told_before_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client_module, "_SILENCE", 2)
+    monkeypatch.setattr(client_module, "_SILENCE", 4)
 
     def answer(body: dict[str, Any], i: int) -> web.StreamResponse | dict[str, Any]:
-        seconds = ["0.05", "2"]
+        seconds = ["0.05", "4"]
         return completion("x") if i == 2 else refusal(503, "loading", {"Retry-After": seconds[i]})
 
     with scripted(answer) as address:
         collect(address, request())
 
-    assert [m.partition(": no answer for ")[2].partition(";")[0] for m in told(caplog)] == [
-        "0:00:01, attempt 2 of 9: 503 loading"
-    ]
+    [said] = told(caplog)
+    assert re.search(r": no answer for 0:00:0\d, attempt 2 of 9: 503 loading;", said)
 
 
 @pytest.mark.parametrize(

@@ -141,14 +141,15 @@ def test_it_is_made_once_though_the_api_is_away_or_its_answer_lost(
 
 
 @pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> str:
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An address at which nobody answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setenv("EVALCORE_AIRFLOW_URL", url)
-    monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", TOKEN)
-    return url
+    # Kept, and never listened on: nobody else gets it meanwhile.
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{kept.getsockname()[1]}"
+        monkeypatch.setenv("EVALCORE_AIRFLOW_URL", url)
+        monkeypatch.setenv("EVALCORE_AIRFLOW_TOKEN", TOKEN)
+        yield url
 
 
 def test_patience_ends(checkpoint: Path, nobody: str, pauses: list[float]) -> None:

@@ -31,12 +31,21 @@ HUGE = (r"\int (1+x+x^2+x^3)^{999} dx", "x")
 # sympy compiles the terms of an infinite sum that it has no closed form for.
 COMPILED = (r"\sum_{n=1}^\infty \frac{1}{n^3+n+1}", "2")
 
+PATIENCE = 60.0
+
 Verdict = tuple[bool | None, str]
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     # Long enough for whatever ends on a machine that is busy, and is not always there.
+    with Pool("math", workers=1, timeout=PATIENCE) as pool:
+        yield pool
+
+
+@pytest.fixture
+def short() -> Iterator[Pool]:
+    """For what never ends."""
     with Pool("math", workers=1, timeout=3) as pool:
         yield pool
 
@@ -52,7 +61,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
 def test_results_come_in_the_order_of_the_pairs(pool: Pool) -> None:
     results = pool.compare([(f"{i}x", "x+x") for i in range(100)])
     assert [equal for equal, *_ in results] == [i == 2 for i in range(100)]
-    assert all(0 < ms < 3000 for _, _, ms, _ in results)
+    assert all(0 < ms < 1000 * PATIENCE for _, _, ms, _ in results)
     assert pool.compare([]) == []
 
 
@@ -75,7 +84,7 @@ def test_parts_are_prepared_while_workers_compare_and_come_back_in_order(pool: P
     )
 
 
-def test_a_part_that_takes_long_does_not_stop_the_next_ones(pool: Pool) -> None:
+def test_a_part_that_takes_long_does_not_stop_the_next_ones(short: Pool) -> None:
     given: list[float] = []
 
     def parts() -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -83,7 +92,7 @@ def test_a_part_that_takes_long_does_not_stop_the_next_ones(pool: Pool) -> None:
             given.append(time.monotonic())
             yield name, pairs
 
-    (_, [slow]), *_ = results = list(pool.compare_ahead(parts()))
+    (_, [slow]), *_ = results = list(short.compare_ahead(parts()))
     assert [name for name, _ in results] == ["slow", "quick", "quick too"]
     assert slow.reason == "timeout"
     assert given[-1] - given[0] < slow.ms / 1000
@@ -91,19 +100,19 @@ def test_a_part_that_takes_long_does_not_stop_the_next_ones(pool: Pool) -> None:
 
 def test_importing_sympy_is_on_no_pairs_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sympy.py").write_text(
-        f"import sys, time; time.sleep(3); sys.path.remove({str(tmp_path)!r})\n"
+        f"import sys, time; time.sleep(6); sys.path.remove({str(tmp_path)!r})\n"
         "del sys.modules['sympy']; import sympy\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Pool("math", workers=1, timeout=2) as fresh:
+    with Pool("math", workers=1, timeout=5) as fresh:
         started = time.monotonic()
         assert verdicts(fresh, [SAME, BY_ALGEBRA]) == [(True, "points"), (True, "algebra")]
-        assert time.monotonic() - started > 2  # so it was longer than the limit
+        assert time.monotonic() - started > 5  # so it was longer than the limit
 
 
-def test_a_pair_over_its_deadline_is_undecided_and_the_others_are_not(pool: Pool) -> None:
+def test_a_pair_over_its_deadline_is_undecided_and_the_others_are_not(short: Pool) -> None:
     pairs = [SAME, ENDLESS, DIFFERENT, BY_ALGEBRA, ENDLESS, SAME]
-    results = pool.compare(pairs)
+    results = short.compare(pairs)
     assert [equal for equal, *_ in results] == [True, None, False, True, None, True]
     for index in (1, 4):
         assert results[index].reason == "timeout"
@@ -136,7 +145,7 @@ def test_a_worker_that_dies_costs_the_pair_it_was_at(pool: Pool) -> None:
     results = pool.compare([ENDLESS, SAME, DIFFERENT])
     killer.join()
     assert [tuple(result[:2]) for result in results[:2]] == [(None, "crash: SIGKILL"), (True, "points")]
-    assert 100 < results[0].ms < 3000
+    assert 100 < results[0].ms < 1000 * PATIENCE
     assert results[2].equal is False
 
 
@@ -170,12 +179,12 @@ def test_a_worker_that_is_slow_to_retire_costs_nothing(
     )
     old.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(old))
-    with Pool("math", workers=1, timeout=60) as fresh:
+    with Pool("math", workers=1, timeout=PATIENCE) as fresh:
         assert verdicts(fresh, [SAME] * 4) == [(True, "points")] * 4
 
 
 def test_a_pair_that_wants_too_much_memory_is_undecided() -> None:
-    with Pool("math", workers=1, timeout=60, memory=1 << 26) as small:
+    with Pool("math", workers=1, timeout=PATIENCE, memory=1 << 26) as small:
         (huge, same) = verdicts(small, [HUGE, SAME])
         assert huge == (None, "memory")
         assert same == (True, "points")
@@ -190,7 +199,7 @@ def test_a_pair_of_which_sympy_would_compile_text_is_undecided(pool: Pool) -> No
     [(r"\sum_{n=0}^\infty (\frac13)^n", "1.5"), (r"\int_0^\infty \frac{\sin x}{x} dx", r"\frac{\pi}{2}")],
 )
 def test_the_tables_that_sympy_compiles_are_there_before_the_first_pair(pair: Pair) -> None:
-    with Pool("math", workers=1) as fresh:
+    with Pool("math", workers=1, timeout=PATIENCE) as fresh:
         assert verdicts(fresh, [pair]) == [(True, "algebra")]
 
 
@@ -201,7 +210,7 @@ def test_two_workers_give_the_same_results_as_one() -> None:
         (r"\lim_{x\to 0} \frac{\sin(3x)}{x}", "3"),
         (r"\sum_{n=1}^\infty \frac{1}{n^2}", "2"),
     ]
-    with Pool("math", workers=1, timeout=30) as one, Pool("math", workers=2, timeout=30) as two:
+    with Pool("math", workers=1, timeout=PATIENCE) as one, Pool("math", workers=2, timeout=PATIENCE) as two:
         expected = [(equal, reason, vote) for equal, reason, _, vote in one.compare(pairs)]
         for _ in range(2):
             assert [(equal, reason, vote) for equal, reason, _, vote in two.compare(pairs)] == expected
@@ -244,7 +253,7 @@ def test_workers_import_nothing_from_the_working_folder(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", python_path)
-    with Pool("math", workers=1) as fresh:
+    with Pool("math", workers=1, timeout=PATIENCE) as fresh:
         assert verdicts(fresh, [BY_ALGEBRA]) == [(True, "algebra")]
 
 
@@ -276,7 +285,7 @@ def test_a_worker_killed_while_it_imports_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaths = dying_imports(tmp_path, monkeypatch, times=2)
-    with Pool("math", workers=1) as fresh:
+    with Pool("math", workers=1, timeout=PATIENCE) as fresh:
         assert verdicts(fresh, [BY_ALGEBRA, SAME]) == [(True, "algebra"), (True, "points")]
     assert deaths.read_text() == "xx"
 
