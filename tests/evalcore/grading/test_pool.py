@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -376,10 +377,16 @@ def test_votes_are_for_those_who_ask(pool: Pool) -> None:
 def test_a_late_verdict_is_none_whoever_was_busy() -> None:
     late = (r"\sum_{i=1}^{2000}\sin(i x)", "x")
 
-    def parts() -> Iterator[tuple[int, list[Pair]]]:
-        yield 0, [late]
-        time.sleep(3.0)  # as a parent that prepares others, and does not listen
+    with Pool("math", workers=1, timeout=PATIENCE) as fresh:
+        fresh.compare([BY_ALGEBRA])  # one that still starts would be given the pair later
+        [worker] = fresh._workers
+        worker.timeout = 0.001
 
-    with Pool("math", workers=1, timeout=0.02) as fresh:
+        def parts() -> Iterator[tuple[int, list[Pair]]]:
+            yield 0, [late]
+            # As a parent that prepares others, and does not listen until it is answered.
+            assert select.select([worker.output], [], [], 60)[0]
+
         [(_, [timed])] = fresh.compare_ahead(parts())
+        assert fresh._workers == [worker], "it was in time to be heard"
     assert (timed.equal, timed.reason) == (None, "timeout")
