@@ -18,7 +18,7 @@ from demo import packages
 from waiting import until
 
 USER = "postgres"
-STOP_SECONDS = 30
+STOP_SECONDS = 300
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from evalcore.settings import Wandb
 from evalcore.summarize import summarize
 from synthetic_results import Sample, manifest, write
 from tiny_folder import write_checkpoint
+from waiting import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def evalcore(*arguments: object, env: dict[str, str] | None = None) -> subproces
         [sys.executable, "-m", "evalcore.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG,
         env={**os.environ, "COLUMNS": "200", **(env or {})},
     )
 

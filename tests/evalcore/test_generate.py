@@ -27,7 +27,7 @@ from evalcore.manifest import GENERATIONS, Judging, Manifest, PromptInfo
 from evalcore.records import GREEDY, Key, KeySet, PartWriter, Row, key_of, read_rows
 from evalcore.serving.embedded import running
 from evalcore.summarize import Scorecard, summarize
-from waiting import until
+from waiting import LONG, until
 
 pytestmark = pytest.mark.slow
 
@@ -400,11 +400,12 @@ def test_a_signal_stops_the_server_and_says_how_to_go_on(number: int, name: str,
     process = subprocess.Popen(
         command(tmp_path, "server.args=[--faults,'delay:seconds=0.2']"), stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
-    while not list(folder_of(tmp_path).glob(f"{GENERATIONS}/*.jsonl")) or lines(tmp_path) < 20:
+
+    def begun() -> bool:
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        return bool(list(folder_of(tmp_path).glob(f"{GENERATIONS}/*.jsonl"))) and lines(tmp_path) >= 20
+
+    until(begun, "some answers", LONG)
     servers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     _, said = process.communicate(timeout=120)

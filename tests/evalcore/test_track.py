@@ -23,6 +23,7 @@ from evalcore.settings import Wandb
 from evalcore.summarize import Scorecard, summarize
 from evalcore.track import _load, metrics, run_id, track
 from synthetic_results import CHECKPOINT, Sample, manifest, write
+from waiting import LONG
 
 # They start processes, and wait for them.
 pytestmark = pytest.mark.slow
@@ -70,7 +71,7 @@ def run_python(tmp: Path, *args: str, **environment: str) -> Done:
     env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     env |= {"HOME": str(home), "NETRC": str(home / "netrc"), **environment}
     done = subprocess.run(
-        [sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=LONG, check=False
     )
     return Done(done.returncode, done.stdout, done.stderr, home, cwd)
 

@@ -18,6 +18,7 @@ from evalcore.summarize import summarize
 from evalcore.track import run_id
 from evalcore.wandb_run import find
 from synthetic_results import CHECKPOINT, Sample, manifest, write
+from waiting import LONG
 
 # They start processes, and wait for them.
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def alert(
         env=env | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG,
         check=False,
     )
 

@@ -13,6 +13,7 @@ import pytest
 
 from evalcore.summarize import summarize
 from synthetic_results import Sample, manifest, write
+from waiting import LONG
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def demo(tmp: Path, state: str, plan: list[str] | None, **more: str) -> subproce
     if plan is not None:
         env["FAKE_PLAN"] = json.dumps(plan)
     command = [sys.executable, str(tmp / "include" / "demo" / "demo.py")]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=LONG, check=False)
 
 
 def planned(tmp_path: Path) -> list[str]:

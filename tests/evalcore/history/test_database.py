@@ -23,6 +23,7 @@ from evalcore.history import database, open_history, schema
 from evalcore.history.alarms import Alarms, Kind, State, Suspicion
 from evalcore.regression.confirmation import to_confirm
 from evaluations import checkpoint, record
+from waiting import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +86,7 @@ def test_processes_that_open_a_new_database_at_once(url: str) -> None:
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    errors = [process.communicate(timeout=60)[1] for process in opening]
+    errors = [process.communicate(timeout=LONG)[1] for process in opening]
     assert not any(errors), errors
     assert tables(url) == set(schema.METADATA.tables)
 

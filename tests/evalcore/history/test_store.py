@@ -24,6 +24,7 @@ from evalcore.history.store import Evaluation, History
 from evalcore.manifest import COUNTS, SCORECARD
 from evalcore.summarize import Scorecard, summarize
 from synthetic_results import Sample, manifest, write
+from waiting import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -427,7 +428,7 @@ def test_processes_that_record_the_same_folders_at_once(
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    errors = [process.communicate(timeout=100)[1] for process in recording]
+    errors = [process.communicate(timeout=LONG)[1] for process in recording]
     assert not any(errors), errors
     found = history.evaluations()
     assert [card_of(history, it) for it in found] == [Scorecard.load(folder) for folder in reversed(folders)]

@@ -93,7 +93,8 @@ def test_exit_before_it_answers_shows_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_death_half_way_shows_the_log(tmp_path: Path) -> None:
+def test_death_half_way_shows_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_DYING", 60)  # its supervisor ends after it, and tells its exit code
     server = Server(args=("--faults", "die:after=3"))
     once = Request("a", "1", Sampling(endpoint="completions", temperature=0, tokens_to_generate=1))
     with (
