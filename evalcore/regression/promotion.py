@@ -43,7 +43,7 @@ def propose(
         )
     evaluations = history.evaluations(run=run)
     newest: dict[str, Evaluation] = {}
-    for it in sorted(evaluations, key=lambda it: it.evaluated_at):
+    for it in sorted(evaluations, key=lambda it: (it.evaluated_at, it.id)):
         if it.complete and it.checkpoint.name == checkpoint:
             newest[it.benchmark] = it
     if not newest:

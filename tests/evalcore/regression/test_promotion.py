@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from evalcore.errors import ConfigError, ResultsError
 from evalcore.history import open_history
 from evalcore.history.alarms import Alarms
 from evalcore.history.store import History
+from evalcore.manifest import SCORECARD
 from evalcore.regression.promotion import propose
 from evalcore.summarize import summarize
 from evalcore.tracked import Baseline
@@ -54,6 +56,13 @@ def test_evaluated_again_the_newest_counts(history: History, tmp_path: Path) -> 
     evaluated(history, tmp_path, 1500)
     again = evaluated(history, tmp_path / "again", 1500, temperature=0.7)
     assert propose(history, "llama", "step-1500", PREVIOUS).evaluations == [again]
+    # A file system's clock need not tell apart what is made at once.
+    toys = [tmp_path / "llama" / "step-1500" / "toy", tmp_path / "again" / "llama" / "step-1500" / "toy"]
+    for toy in toys:
+        os.utime(toy / SCORECARD, (1, 1))
+    with open_history(f"sqlite:///{tmp_path}/another.sqlite") as another:
+        _, again = (another.record(toy).id for toy in toys)
+        assert propose(another, "llama", "step-1500", PREVIOUS).evaluations == [again]
 
 
 def test_what_cannot_be_promoted_says_why(history: History, tmp_path: Path) -> None:
