@@ -14,6 +14,7 @@ that has the size, and the hash if the source tells one, that it must have; of a
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -295,11 +296,13 @@ def _said(remote: Remote, folder: Path) -> Iterator[None]:
 
 def _bytes(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # renamed meanwhile
-            continue
+    # Not Path.rglob, which may end at a folder that a library removes meanwhile.
+    for here, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(here, name)).st_size
+            except OSError:  # renamed meanwhile
+                continue
     return total
 
 

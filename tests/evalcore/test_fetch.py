@@ -343,6 +343,23 @@ def test_it_is_said_how_far_it_is(
     assert not any("say" in thread.name for thread in threading.enumerate())
 
 
+def test_a_folder_that_is_removed_while_it_is_looked_through_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").write_bytes(bytes(1000))
+    (tmp_path / "library").mkdir()
+    real = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path).name == "library":
+            Path(path).rmdir()
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert module._bytes(tmp_path) == 1000
+    assert not (tmp_path / "library").exists()
+
+
 def test_a_disk_that_is_too_small(local: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=local.size - 1))
