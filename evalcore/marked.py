@@ -12,31 +12,34 @@ from pathlib import Path
 
 import psutil
 
-_LOADING_SECONDS = 10.0
+_LOADING_SECONDS = 5.0
 
 
 def kill_marked(variable: str, value: str) -> None:
-    """SIGKILL every process but this one whose environment has that, and what those start meanwhile."""
+    """SIGKILL every process but this one whose environment has that, and what those it finds start meanwhile."""
+    # For all together: a kernel that never tells where an environment is must not cost that for each process.
+    deadline = time.monotonic() + _LOADING_SECONDS
     killed: set[psutil.Process] = set()
     # Whoever is told to die starts nobody any more, but may have since the processes were listed.
-    while found := [it for it in psutil.process_iter() if it not in killed and _has(it, variable, value)]:
+    while found := [
+        it for it in psutil.process_iter() if it not in killed and _has(it, variable, value, deadline)
+    ]:
         killed.update(found)
         for process in found:
             with contextlib.suppress(psutil.Error):  # gone meanwhile
                 process.kill()
 
 
-def _has(process: psutil.Process, variable: str, value: str) -> bool:
+def _has(process: psutil.Process, variable: str, value: str, deadline: float) -> bool:
     try:
-        return process.pid != os.getpid() and _environment(process).get(variable) == value
+        return process.pid != os.getpid() and _environment(process, deadline).get(variable) == value
     except (psutil.Error, OSError):
         return False  # gone meanwhile, or somebody else's
 
 
-def _environment(process: psutil.Process) -> dict[str, str]:
+def _environment(process: psutil.Process, deadline: float) -> dict[str, str]:
     """A process's environment. While it becomes another program it has none to be seen, and is looked at again."""
     found = process.environ()
-    deadline = time.monotonic() + _LOADING_SECONDS
     while not found and time.monotonic() < deadline:
         place = _place(process.pid)
         found = process.environ()

@@ -7,11 +7,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from evalcore.marked import kill_marked
+from evalcore.marked import _LOADING_SECONDS, kill_marked
 from waiting import started, until
 
 # They start processes, and wait for them.
@@ -65,6 +66,7 @@ def test_who_becomes_another_program_just_then_is_killed(
 
     with started(["sh", "-c", f"read x; exec {' '.join(SLEEP)}"], env=marked, stdin=subprocess.PIPE) as it:
         assert it.stdin
+        monkeypatch.setattr("evalcore.marked._LOADING_SECONDS", 1e9)
         monkeypatch.setattr(psutil.Process, "environ", environ)
         kill_marked("MARK", str(tmp_path))
         assert len(looks) == 3
@@ -80,3 +82,17 @@ def test_who_has_no_environment_is_left_alone_at_once(
         kill_marked("MARK", str(tmp_path))
         other.terminate()
         assert other.wait() == -signal.SIGTERM
+
+
+def test_a_kernel_that_never_tells_costs_all_processes_together_a_few_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(waited), sleep=waited.append)
+    monkeypatch.setattr("evalcore.marked.time", clock)
+    monkeypatch.setattr("evalcore.marked._place", lambda _: None)
+    with started(SLEEP, env={}) as one, started(SLEEP, env={}) as other:
+        for process in (one, other):
+            until(lambda pid=process.pid: psutil.Process(pid).cmdline() == SLEEP, "its start")
+        kill_marked("MARK", str(tmp_path))
+    assert 0 < sum(waited) < _LOADING_SECONDS + 0.1
