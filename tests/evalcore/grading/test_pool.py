@@ -380,12 +380,13 @@ def test_a_late_verdict_is_none_whoever_was_busy() -> None:
     with Pool("math", workers=1, timeout=PATIENCE) as fresh:
         fresh.compare([BY_ALGEBRA])  # one that still starts would be given the pair later
         [worker] = fresh._workers
-        worker.timeout = 0.001
 
         def parts() -> Iterator[tuple[int, list[Pair]]]:
             yield 0, [late]
             # As a parent that prepares others, and does not listen until it is answered.
             assert select.select([worker.output], [], [], 60)[0]
+            # Only now, or it may be over before the worker is looked at for the first time.
+            worker.timeout = 0.001
 
         [(_, [timed])] = fresh.compare_ahead(parts())
         assert fresh._workers == [worker], "it was in time to be heard"

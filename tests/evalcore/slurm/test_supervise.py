@@ -119,7 +119,10 @@ def test_what_is_told_to_stop_may_finish_what_it_has_begun(
     assert result(folder) == end[1]
 
 
-def test_on_a_full_disk_a_command_is_stopped_and_has_its_result(folder: Path) -> None:
+def test_on_a_full_disk_a_command_is_stopped_and_has_its_result(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it nothing is left in a buffer
     prepare(folder, f"trap 'exit 5' TERM; touch {folder}/up; sleep 300 & wait")
     with open("/dev/full", "w") as log, started([*SUPERVISE, str(folder)], stdout=log, stderr=log) as job:
         until(lambda: (folder / "up").exists(), "the command")
