@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from demo.standalone import PORTS, Airflow, AirflowError, free_port
+from seen_processes import is_alive
 from waiting import bystander, started, until
 
 
@@ -65,7 +66,7 @@ def test_what_is_killed_is_gone_before_another_one_starts(
         airflow = Airflow(tmp_path)
         airflow._take_home()
         airflow.stop()
-        assert not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE
+        assert not is_alive(worker.pid)
 
 
 def test_settings_of_another_airflow_do_not_reach_this_one(

@@ -22,6 +22,7 @@ from evalcore.errors import CheckpointError, ConfigError
 from evalcore.generate import generate
 from evalcore.model_folder import read_header
 from recording_server import recording
+from seen_processes import is_alive
 from tiny_folder import write_checkpoint
 from waiting import started, until
 
@@ -293,7 +294,7 @@ def test_sigterm_ends_the_command_with_all_it_started_and_leaves_nothing(
         running = descendants(pids)
         process.terminate()
         assert process.wait(60) == 128 + signal.SIGTERM
-        assert not any(it.is_running() and it.status() != psutil.STATUS_ZOMBIE for it in running)
+        assert not any(is_alive(it.pid) for it in running)
     folder = tmp_path / "results" / "run" / "step-1"
     assert [path.name for path in folder.iterdir()] == [".convert.lock"]
 
